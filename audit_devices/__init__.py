@@ -1,0 +1,1 @@
+"""Floor 4: audit devices, one file each."""

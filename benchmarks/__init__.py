@@ -1,0 +1,1 @@
+"""The benchmark runner: speaks to nodes only through `holdfast.client` and processes."""

@@ -1,0 +1,1 @@
+"""The chaos harness: speaks to nodes only through `holdfast.client` and processes."""

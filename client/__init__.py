@@ -1,0 +1,1 @@
+"""The Python SDK and the `holdfast` command. Imports `holdfast.proto` only."""

@@ -1,0 +1,1 @@
+"""Floor 4: secret engines, one file or package each; they know `holdfast.core.plugin` and the error tree only."""

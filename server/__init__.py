@@ -1,0 +1,1 @@
+"""Floor 5: front ends, configuration and the composition root of a node."""
