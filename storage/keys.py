@@ -18,6 +18,11 @@ KEY_BYTES_MAX = 4000
 """The longest physical key, in bytes."""
 
 
+CLEAR_SEGMENT_BYTES_MAX = 16
+"""The longest segment that is a readable name, in bytes. An encrypted segment is always longer: its first 16 bytes are
+the synthetic IV (RFC 5297). So the two can never be taken for each other, and the readable ones sort first."""
+
+
 class KeyClass(bytes, enum.Enum):
     """Where a key's record may travel."""
 
@@ -31,6 +36,16 @@ def frame(ciphertext: bytes) -> bytes:
     if not 0 < len(ciphertext) <= SEGMENT_BYTES_MAX:
         raise ValueError(f"segment of {len(ciphertext)} bytes; 1 to {SEGMENT_BYTES_MAX} allowed")
     return len(ciphertext).to_bytes(2, "big") + ciphertext
+
+
+def cluster_key(name: str) -> bytes:
+    """The key of a cluster record whose name is no secret ("keyring", "seal/shamir") and is needed while sealed.
+
+    Raises ValueError when the name is longer than CLEAR_SEGMENT_BYTES_MAX."""
+    clear = name.encode()
+    if len(clear) > CLEAR_SEGMENT_BYTES_MAX:
+        raise ValueError(f"a cluster record's name has {len(clear)} bytes; at most {CLEAR_SEGMENT_BYTES_MAX} allowed")
+    return KeyClass.CLUSTER.value + frame(clear)
 
 
 def segment_at(key: bytes, offset: int) -> bytes:
