@@ -71,6 +71,7 @@ class ConsensusStatus(msgspec.Struct, frozen=True, kw_only=True):
     write and it may evaluate requests.
     quorum_contact_age_s: seconds since this node knew itself to be in contact with a quorum.
     cluster_time_ms: milliseconds of leadership this cluster has seen; never jumps, whatever wall clocks do.
+    membership_index: the log index of the membership in force; 0 for the one the cluster was founded with.
     """
 
     node_id: str
@@ -85,6 +86,7 @@ class ConsensusStatus(msgspec.Struct, frozen=True, kw_only=True):
     quorum_contact_age_s: float
     cluster_time_ms: int
     peers: tuple[PeerProgress, ...]
+    membership_index: int = 0
 
 
 Listener = Callable[[int, Sequence[bytes]], None]

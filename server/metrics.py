@@ -1,0 +1,146 @@
+"""What a node measures about itself, in a Prometheus registry of its own.
+
+Labels are method names, outcomes and the like: never a path, a mount, a token or an address of a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from holdfast.cluster.raft.consensus import ConsensusStatus, Role
+
+CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scrape sees of the node's state."""
+
+    consensus: ConsensusStatus
+    initialized: bool
+    sealed: bool
+    in_flight: int = 0
+
+
+class _Observer(Protocol):
+    def observe(self, amount: float) -> None: ...
+
+
+class _Incrementer(Protocol):
+    def inc(self, amount: float = 1) -> None: ...
+
+
+class Metrics:
+    """The instruments of one node. Label children are kept, because looking one up costs more than counting."""
+
+    def __init__(self, *, version: str) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._requests = Counter(
+            "holdfast_requests",
+            "Calls answered, by method and outcome.",
+            ["method", "outcome"],
+            registry=self._registry,
+        )
+        self._request_seconds = Histogram(
+            "holdfast_request_seconds",
+            "Time from a call's arrival to its answer.",
+            ["method"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._forwards = Counter(
+            "holdfast_forwards", "Requests forwarded to the leader, by outcome.", ["outcome"], registry=self._registry
+        )
+        self._proposals = Counter(
+            "holdfast_proposals", "Batches proposed by this node, by outcome.", ["outcome"], registry=self._registry
+        )
+        self._proposal_seconds = Histogram(
+            "holdfast_proposal_seconds",
+            "Time from a proposal to its durable application.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._read_barrier_seconds = Histogram(
+            "holdfast_read_barrier_seconds",
+            "Time a linearizable read waited to know that the local state is current.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._version = version
+        self._by_request: dict[tuple[str, str], _Incrementer] = {}
+        self._by_method: dict[str, _Observer] = {}
+
+    def watch(self, state: Callable[[], NodeState]) -> None:
+        """Have the node's state shown at each scrape."""
+        self._registry.register(_StateCollector(state, self._version))
+
+    def request_done(self, method: str, outcome: str, seconds: float) -> None:
+        """Count a call."""
+        counter = self._by_request.get((method, outcome))
+        if counter is None:
+            counter = self._by_request[method, outcome] = self._requests.labels(method, outcome)
+        counter.inc()
+        histogram = self._by_method.get(method)
+        if histogram is None:
+            histogram = self._by_method[method] = self._request_seconds.labels(method)
+        histogram.observe(seconds)
+
+    def forward_done(self, outcome: str) -> None:
+        """Count a forwarded request."""
+        self._forwards.labels(outcome).inc()
+
+    def proposal_done(self, outcome: str, seconds: float) -> None:
+        """Count a proposal."""
+        self._proposals.labels(outcome).inc()
+        self._proposal_seconds.observe(seconds)
+
+    def read_barrier_done(self, seconds: float) -> None:
+        """Count a read barrier that was passed."""
+        self._read_barrier_seconds.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _StateCollector:
+    """Gauges that are read off the node when they are asked for, so that nothing has to keep them current."""
+
+    def __init__(self, state: Callable[[], NodeState], version: str) -> None:
+        self._state = state
+        self._version = version
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._state()
+        consensus = state.consensus
+        sessions = sum(peer.connected for peer in consensus.peers if peer.member.node_id != consensus.node_id)
+        gauges: list[tuple[str, str, float]] = [
+            ("term", "The Raft term.", consensus.term),
+            ("last_index", "The index of the last log entry.", consensus.last_index),
+            ("commit_index", "The index up to which the log is committed.", consensus.commit_index),
+            ("applied_index", "The index up to which the log is applied.", consensus.applied_index),
+            ("leader_known", "1 when a leader is known.", bool(consensus.leader_id)),
+            ("quorum_contact_age_seconds", "Time since contact with a quorum.", consensus.quorum_contact_age_s),
+            ("initialized", "1 when the cluster has its keys.", state.initialized),
+            ("sealed", "1 when this node holds no keys.", state.sealed),
+            ("peers", "Members of the cluster, this node included.", len(consensus.peers)),
+            ("sessions", "Peers that this node has a session with.", sessions),
+            ("requests_in_flight", "Calls being served.", state.in_flight),
+        ]
+        for name, text, number in gauges:
+            yield GaugeMetricFamily(f"holdfast_{name}", text, value=float(number))
+        role = GaugeMetricFamily("holdfast_role", "1 for the role that this node has.", labels=["role"])
+        for candidate in Role:
+            role.add_metric([candidate.value], float(consensus.role is candidate))
+        yield role
+        build = GaugeMetricFamily("holdfast_build_info", "Always 1.", labels=["version"])
+        build.add_metric([self._version], 1.0)
+        yield build

@@ -1,0 +1,83 @@
+"""What a node does to its own process: keep its memory off the disk, its files private, its data folder its own."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from holdfast.server.config import ConfigError
+
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+def harden() -> None:
+    """Files this process makes are its user's alone, and its memory, which holds keys, is never dumped to disk.
+
+    Making a process undumpable also keeps other processes of the user from attaching to it.
+    """
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def settle_garbage_collector() -> None:
+    """After the start: what lives as long as the process is never looked at again, and passes are rarer."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def on_termination(stop: Callable[[str], None]) -> Callable[[], None]:
+    """Call `stop` with the signal's name at SIGTERM or SIGINT; returns what undoes it. For the main thread's loop."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop, number.name)
+
+    def undo() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    return undo
+
+
+class DataFolder:
+    """A node's data folder, 0700, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def __enter__(self) -> DataFolder:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise ConfigError(f"data_dir: {self.path} is in use by another holdfastd; stop that one first") from None
+        except OSError as error:
+            self._release()
+            raise ConfigError(f"data_dir: {self.path} cannot be used: {error.strerror or error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
