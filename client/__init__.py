@@ -1,1 +1,15 @@
-"""The Python SDK and the `holdfast` command. Imports `holdfast.proto` only."""
+"""The Python SDK and the `holdfast` command. Imports `holdfast.proto` only.
+
+from holdfast.client import Client
+
+with Client() as client:
+    client.kv.put("myapp/db", {"username": "admin"})
+"""
+
+from holdfast.client.aio import AsyncClient
+from holdfast.client.config import ClientConfig
+from holdfast.client.failures import LocalError, TlsFailed
+from holdfast.client.sync import Client
+from holdfast.proto import errors
+
+__all__ = ["AsyncClient", "Client", "ClientConfig", "LocalError", "TlsFailed", "errors"]

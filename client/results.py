@@ -1,0 +1,163 @@
+"""What calls return: frozen data, converted from the wire. Nothing here shows a secret in its repr."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+
+@dataclass(frozen=True)
+class KvVersion:
+    """One version of a secret. Times are UTC.
+
+    version: counts from 1. deletion_time: None while the version is not deleted; in the future when the secret has a
+    `delete_version_after`.
+    """
+
+    version: int
+    created_time: datetime | None
+    deletion_time: datetime | None = None
+    destroyed: bool = False
+
+
+@dataclass(frozen=True)
+class KvSecret:
+    """A version of a secret with its data.
+
+    data: the JSON object that was put, exactly; None when the version is deleted or destroyed. Not shown by repr.
+    """
+
+    version: int
+    created_time: datetime | None
+    deletion_time: datetime | None = None
+    destroyed: bool = False
+    custom_metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    data: dict[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class KvMetadata:
+    """All that is known about a secret except its data.
+
+    max_versions: 0 means the default of 10. versions: those kept, in ascending order.
+    """
+
+    current_version: int
+    oldest_version: int
+    created_time: datetime | None
+    updated_time: datetime | None
+    max_versions: int
+    cas_required: bool
+    delete_version_after: timedelta
+    custom_metadata: Mapping[str, str] = field(repr=False)
+    versions: tuple[KvVersion, ...]
+
+
+@dataclass(frozen=True)
+class KeyPage:
+    """One page of a listing. next_page_token: empty on the last page."""
+
+    keys: tuple[str, ...] = field(repr=False)
+    next_page_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """The shares and the root token, given this once and kept nowhere. Not shown by repr."""
+
+    shares: tuple[str, ...] = field(repr=False)
+    root_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SealStatus:
+    """Whether a node has its keys, and how far its unsealing is. `nonce` names the unsealing under way."""
+
+    type: str
+    initialized: bool
+    sealed: bool
+    threshold: int
+    shares: int
+    progress: int
+    nonce: str
+    version: str
+    cluster_name: str
+    cluster_id: str
+    node_id: str
+    last_seal_reason: str
+    last_seal_time: datetime | None
+    role: str
+    leader_id: str
+
+
+class HealthState(enum.StrEnum):
+    """What a node can do now."""
+
+    UNSPECIFIED = "unspecified"
+    ACTIVE = "active"
+    STANDBY = "standby"
+    SEALED = "sealed"
+    UNINITIALIZED = "uninitialized"
+    NO_LEADER = "no_leader"
+
+
+@dataclass(frozen=True)
+class Health:
+    """One node's health and its wall clock."""
+
+    state: HealthState
+    node_id: str
+    version: str
+    server_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Leader:
+    """Who leads, as far as the node asked knows. leader_id and leader_address are empty when nobody is known to."""
+
+    is_self: bool
+    leader_id: str
+    leader_address: str
+    term: int
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A member of the cluster as the leader sees it.
+
+    match_index: entries up to here are durable on it. last_contact_ms: since the leader last heard from it.
+    eligible: unsealed, so that it can lead.
+    """
+
+    node_id: str
+    cluster_address: str
+    api_address: str
+    leader: bool = False
+    voter: bool = False
+    match_index: int = 0
+    connected: bool = False
+    last_contact_ms: int = 0
+    eligible: bool = False
+
+
+@dataclass(frozen=True)
+class PeerList:
+    """The membership and the log index it stands at, with the leader's term and its commit and applied indexes."""
+
+    peers: tuple[Peer, ...]
+    index: int
+    term: int
+    commit_index: int
+    applied_index: int
+
+
+@dataclass(frozen=True)
+class LogicalResponse:
+    """An engine's answer. data: None when it answered with nothing; not shown by repr."""
+
+    data: dict[str, Any] | None = field(repr=False)
+    warnings: tuple[str, ...] = ()
+    request_id: str = ""
