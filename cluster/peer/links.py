@@ -18,8 +18,8 @@ OnSession = Callable[[str], None]
 
 class Links(Protocol):
     """At most one live session for each peer, whoever dialled it: the newest one mutes the older, so that nothing sent
-    over an old session is delivered after `on_connected` of a newer one. All methods and callbacks run on the event-loop
-    thread. Callbacks must not block.
+    over an old session is delivered after `on_connected` of a newer one. All methods and callbacks run on the
+    event-loop thread. Callbacks must not block.
 
     A callback that raises ValueError has found a malformed message: the session it came from is dropped (and
     `on_disconnected` follows). Nothing else may be raised by a callback.
@@ -36,6 +36,6 @@ class Links(Protocol):
         ...
 
     def send(self, node_id: str, payload: bytes) -> bool:
-        """Queue a payload (at most 16 MiB) for a peer, without blocking. False when there is no session or its buffer is
-        over the limit: the payload is dropped. True promises nothing about delivery."""
+        """Queue a payload (at most 16 MiB) for a peer, without blocking. False when there is no session or its buffer
+        is over the limit: the payload is dropped. True promises nothing about delivery."""
         ...
