@@ -48,6 +48,9 @@ class RequestId(msgspec.Struct, frozen=True):
     sequence: int
     age_ms: int = 0
 
+    def __repr__(self) -> str:
+        return f"<RequestId sequence={self.sequence} age_ms={self.age_ms}>"
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One operation on one path.
@@ -70,9 +73,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 30.0
     forwarded_by: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Request {self.operation} id={self.id!r}>"  # path, data and token never reach a log
+
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a request. `data` is None when the operation answers with nothing."""
 
     data: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Response data={'none' if self.data is None else 'hidden'} warnings={len(self.warnings)}>"

@@ -15,7 +15,8 @@
     │   ├── Uninitialized      the cluster has no keys yet
     │   ├── Sealed             this node holds no keys
     │   ├── NoLeader           no leader is known at the moment
-    │   └── NotLeader          another node leads (between nodes only)
+    │   ├── NotLeader          another node leads (between nodes only)
+    │   └── AuditFailed        no audit device took the entry
     ├── Overloaded             a queue or limit is full                     RESOURCE_EXHAUSTED   429
     ├── OutcomeUnknown         a write may or may not have happened         DEADLINE_EXCEEDED    504
     └── Fatal                  doubtful state: the process must stop        INTERNAL             500
@@ -180,6 +181,13 @@ class NotLeader(Unavailable):
     """The node asked is not the leader (any more). Between nodes only; `details["leader_id"]` names it if known."""
 
     reason = "NOT_LEADER"
+
+
+class AuditFailed(Unavailable):
+    """No audit device recorded the request in time, so nothing was done or told. See to the audit devices."""
+
+    reason = "AUDIT_FAILED"
+    default_retry_after_ms = 1000
 
 
 class Overloaded(HoldfastError):

@@ -1,6 +1,7 @@
 """The plug-in contract: all that an engine or auth method knows of Holdfast."""
 
 from holdfast.core.plugin.contract import (
+    Caller,
     Engine,
     Handler,
     HandlerContext,
@@ -11,6 +12,7 @@ from holdfast.core.plugin.contract import (
 from holdfast.core.request import Operation, Response
 
 __all__ = [
+    "Caller",
     "Engine",
     "Handler",
     "HandlerContext",

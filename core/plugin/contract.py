@@ -41,22 +41,35 @@ class StorageView(Protocol):
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Who asks, as far as an engine may know: never the token itself.
+
+    accessor: names the token without being one. policies: the names of the token's policies.
+    """
+
+    accessor: str = field(default="", repr=False)
+    display_name: str = field(default="", repr=False)
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class HandlerContext:
-    """What a handler gets beside its view.
+    """What a handler gets beside its view. Its repr shows nothing of the request but the operation.
 
     path: the request's path relative to the mount. fields: captures of the path pattern.
-    data: the request's JSON members. now: the leader's wall clock, UTC.
+    data: the request's JSON members. now: the wall clock of the node that evaluates (for a write the leader), UTC.
     random_bytes: cryptographically secure.
-    options: the mount's options.
+    options: the mount's options. caller: who asks.
     """
 
     operation: Operation
-    path: str
-    fields: Mapping[str, str]
-    data: Mapping[str, Any]
+    path: str = field(repr=False)
+    fields: Mapping[str, str] = field(repr=False)
+    data: Mapping[str, Any] = field(repr=False)
     now: datetime
-    random_bytes: Callable[[int], bytes]
+    random_bytes: Callable[[int], bytes] = field(repr=False)
     options: Mapping[str, str] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
 
 
 Handler = Callable[[HandlerContext, StorageView], Awaitable[Response]]
