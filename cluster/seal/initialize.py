@@ -168,7 +168,8 @@ async def commit(consensus: Consensus, batch: Batch, seal_record: bytes, *, wait
                     return
                 raise not_leading(consensus.status())
             with suppress(TimeoutError):
-                await asyncio.wait_for(news.arrived(), timeout=min(RECHECK_S, remaining_s))
+                async with asyncio.timeout(min(RECHECK_S, remaining_s)):
+                    await news.arrived()
     finally:
         news.close()
     raise OutcomeUnknown(
@@ -192,12 +193,11 @@ class _News:
     def __init__(self, consensus: Consensus) -> None:
         self.last_term_led = consensus.status().term
         self._event = asyncio.Event()
-        self._unsubscribe = (consensus.on_role_change(self.note), consensus.subscribe(self._applied))
+        self._unsubscribe = (consensus.on_role_change(self._role_changed), consensus.subscribe(self._applied))
 
     def note(self, status: ConsensusStatus) -> None:
         if status.role is Role.LEADER:
             self.last_term_led = max(self.last_term_led, status.term)
-        self._event.set()
 
     def clear(self) -> None:
         self._event.clear()
@@ -208,6 +208,10 @@ class _News:
     def close(self) -> None:
         for unsubscribe in self._unsubscribe:
             unsubscribe()
+
+    def _role_changed(self, status: ConsensusStatus) -> None:
+        self.note(status)
+        self._event.set()
 
     def _applied(self, _index: int, keys: Sequence[bytes]) -> None:
         if SEAL_KEY in keys:

@@ -9,7 +9,6 @@ LocalConsensus follow this one, for tests with several nodes.
 from __future__ import annotations
 
 import asyncio
-import bisect
 import enum
 import hashlib
 from collections import deque
@@ -40,7 +39,8 @@ from holdfast.proto.errors import (
     Overloaded,
 )
 from holdfast.storage.batch import MAX_BATCH_BYTES, Batch, Record
-from holdfast.storage.keys import segment_at, successor
+from holdfast.storage.listing import children
+from holdfast.storage.memory import MemoryStore
 
 REQUEST_RECORD_LIFE_MS = 120_000
 
@@ -83,7 +83,7 @@ class LocalConsensus:
         self._role = role
         self._leader_id = (node_id if role is Role.LEADER else "") if leader_id is None else leader_id
         self._ready = role is Role.LEADER
-        self._keys: list[bytes] = []  # sorted keys of `records`
+        self._names = MemoryStore()  # the keys of `records`, for listing
         self._requests: dict[bytes, tuple[bytes, int]] = {}
         self._digest = hashlib.sha256()
         self._late: list[Batch] = []
@@ -120,7 +120,7 @@ class LocalConsensus:
         """The node after a restart of its process: the same durable state, no listeners, not eligible."""
         fresh = LocalConsensus(self.node_id, role=self._role, leader_id=self._leader_id)
         fresh.records = dict(self.records)
-        fresh._keys = list(self._keys)
+        fresh._names.write([(key, b"") for key in self.records])
         fresh._requests = dict(self._requests)
         fresh._digest = self._digest.copy()
         fresh.applied_index, fresh.term = self.applied_index, self.term
@@ -139,12 +139,10 @@ class LocalConsensus:
         changed: list[bytes] = []
         if isinstance(outcome, Applied):
             for put in batch.puts:
-                if put.key not in self.records:
-                    bisect.insort(self._keys, put.key)
                 self.records[put.key] = Record(put.value, self.applied_index)
             for key in batch.deletes:
-                if self.records.pop(key, None) is not None:
-                    self._keys.remove(key)
+                self.records.pop(key, None)
+            self._names.write([(put.key, b"") for put in batch.puts], batch.deletes)
             if batch.request is not None:
                 self._requests[batch.request.key] = (batch.request.response, self.cluster_time_ms)
             changed = [put.key for put in batch.puts] + list(batch.deletes)
@@ -191,20 +189,7 @@ class LocalConsensus:
         return self.records.get(key)
 
     async def children(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bool, bool]]:
-        assert limit > 0
-        end = successor(prefix)
-        cursor: bytes | None = successor(prefix + after) if after else prefix + b"\x00"
-        found: list[tuple[bytes, bool, bool]] = []
-        while len(found) < limit and cursor is not None:
-            key = self._seek(cursor, end)
-            if key is None:
-                break
-            segment = segment_at(key, len(prefix))
-            child = prefix + segment
-            below = self._seek(child + b"\x00", successor(child))
-            found.append((segment, key == child, below is not None))
-            cursor = successor(child)
-        return found
+        return children(self._names, b"", prefix, after, limit)
 
     async def duplicate_of(self, request_key: bytes) -> bytes | None:
         return self._remembered(request_key)
@@ -276,12 +261,6 @@ class LocalConsensus:
         if entry is None or self.cluster_time_ms - entry[1] > REQUEST_RECORD_LIFE_MS:
             return None
         return entry[0]
-
-    def _seek(self, start: bytes, end: bytes | None) -> bytes | None:
-        at = bisect.bisect_left(self._keys, start)
-        if at == len(self._keys) or (end is not None and self._keys[at] >= end):
-            return None
-        return self._keys[at]
 
     def _change_allowed(self, timeout_s: float) -> None:
         assert timeout_s > 0
