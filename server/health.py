@@ -7,8 +7,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 from grpc_health.v1 import health, health_pb2
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server as add_health_servicer
 
 from holdfast.cluster.raft.consensus import Consensus, Role
+
+__all__ = ["HEALTH_SERVICE", "HEALTH_STATUS", "GrpcHealth", "HealthReport", "add_health_servicer", "state_of"]
+
+HEALTH_SERVICE = health.SERVICE_NAME
 
 HEALTH_STATUS = {"active": 200, "standby": 429, "uninitialized": 501, "sealed": 503, "no_leader": 503}
 """Vault's HTTP status for each state."""

@@ -62,7 +62,12 @@ class KvService(KvServiceServicer):
             if message.cas > CAS_MAX:
                 raise InvalidArgument("cas is not a version", field="cas")
             data["options"] = {"cas": message.cas}
-        return _members(await self._handle(request_of(call, operation, path, data)))
+        try:
+            return _members(await self._handle(request_of(call, operation, path, data)))
+        except InvalidArgument as error:
+            if error.field == "options.cas":  # the engine's name of what is `cas` in the message
+                error.field = "cas"
+            raise
 
     @rpc
     async def Get(self, message: pb.GetRequest, call: Call) -> pb.GetResponse:
@@ -104,14 +109,15 @@ class KvService(KvServiceServicer):
         after = decode_page_token(message.page_token)
         if after:
             data["after"] = after
-        try:
-            keys: list[str] = _members(await self._handle(request_of(call, Operation.LIST, path, data)))["keys"]
-        except NotFound:
-            if not after:
-                raise
-            keys = []  # the page before ended exactly at the end
-        token = encode_page_token(keys[-1]) if len(keys) >= page_size else ""
-        return pb.ListResponse(keys=keys, next_page_token=token)
+        keys: list[str] = _members(await self._handle(request_of(call, Operation.LIST, path, data)))["keys"]
+        more = len(keys) >= page_size and await self._any_after(keys[-1], path, call)
+        return pb.ListResponse(keys=keys, next_page_token=encode_page_token(keys[-1]) if more else "")
+
+    async def _any_after(self, name: str, path: str, call: Call) -> bool:
+        """Whether a full page was not the last one. The local state is current: the page itself saw to that."""
+        local = msgspec.structs.replace(call, consistency=Consistency.STALE)
+        request = request_of(local, Operation.LIST, path, {"limit": 1, "after": name})
+        return bool(_members(await self._handle(request))["keys"])
 
     @rpc
     async def Delete(self, message: pb.DeleteRequest, call: Call) -> pb.DeleteResponse:

@@ -38,6 +38,9 @@ HTTP_TIMEOUT_S = 10.0
 DRAIN_TIMEOUT_S = 5.0
 """How long calls in flight may take to end when the node stops."""
 
+FATAL_DRAIN_TIMEOUT_S = 0.5
+"""The same after a fatal error: time for the answers that tell of it to leave."""
+
 TRANSFER_TIMEOUT_S = 3.0
 """How long a stopping leader tries to hand leadership on."""
 

@@ -37,6 +37,16 @@ def settle_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def process_age_ms() -> int:
+    """Milliseconds since the kernel started this process; 0 where /proc does not tell."""
+    try:
+        started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return round((uptime_s - started_ticks / os.sysconf("SC_CLK_TCK")) * 1000)
+
+
 def on_termination(stop: Callable[[str], None]) -> Callable[[], None]:
     """Call `stop` with the signal's name at SIGTERM or SIGINT; returns what undoes it. For the main thread's loop."""
     loop = asyncio.get_running_loop()

@@ -67,8 +67,7 @@ class _StepDownResult(msgspec.Struct, frozen=True):
 class SysService(SysServiceServicer):
     """What an operator does to a node and to the cluster.
 
-    bootstrap: writes the first records of a new cluster and returns the root token. changed: told when the node's seal
-    may have changed.
+    bootstrap: writes the first records of a new cluster and returns the root token.
     """
 
     def __init__(
@@ -82,7 +81,6 @@ class SysService(SysServiceServicer):
         bootstrap: Callable[[Transaction], Awaitable[str]],
         authorize: Callable[[Request], Awaitable[object]],
         health: Callable[[], HealthReport],
-        changed: Callable[[], None],
         wall_clock: Callable[[], float],
         on_fatal: Callable[[Fatal], None],
     ) -> None:
@@ -93,7 +91,6 @@ class SysService(SysServiceServicer):
         self._bootstrap = bootstrap
         self._authorize = authorize
         self._health = health
-        self._changed = changed
         self._wall_clock = wall_clock
         self._init = LeaderOperation(
             "sys.init", _InitOrder, _InitResult, self._init_here, consensus=consensus, calls=calls, on_fatal=on_fatal
@@ -106,7 +103,6 @@ class SysService(SysServiceServicer):
     @rpc
     async def Init(self, message: pb.InitRequest, call: Call) -> pb.InitResponse:
         result = await self._init(_init_order(message), timeout_s=call.timeout_s)
-        self._changed()
         return pb.InitResponse(shares=result.shares, root_token=result.root_token)
 
     @probe
@@ -122,7 +118,6 @@ class SysService(SysServiceServicer):
         if not 0 < len(message.share) <= SHARE_CHARS_MAX or not message.share.isascii():
             raise InvalidArgument("share must be one of the lines that init printed", field="share")
         status = await self._seal.unseal(message.share)
-        self._changed()
         return pb.UnsealResponse(status=self._status_message(status))
 
     @rpc
@@ -132,7 +127,6 @@ class SysService(SysServiceServicer):
         request = Credentials.of(call).request(Operation.UPDATE, SEAL_PATH, consistency=Consistency.STALE)
         await self._authorize(request)
         self._seal.seal("an operator sealed it")
-        self._changed()
         return pb.SealResponse()
 
     @probe
@@ -169,7 +163,6 @@ class SysService(SysServiceServicer):
         shares, root_token = await self._seal.initialize(
             shares=order.shares, threshold=order.threshold, bootstrap=self._bootstrap
         )
-        self._changed()
         return _InitResult(shares=shares.texts, root_token=root_token)
 
     async def _step_down_here(self, order: _StepDownOrder, forwarded_by: str) -> _StepDownResult:

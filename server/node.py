@@ -1,0 +1,329 @@
+"""The composition root: one node, wired by hand. Read it as a table of contents of what a node is made of.
+
+Constructing a Node opens its stores and connects its rooms; nothing runs until `start`. The order of starting and
+stopping, and why, is in DESIGN.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random  # noqa: TID251 - the composition root hands randomness out
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from grpc_reflection.v1alpha import reflection
+
+import holdfast
+from holdfast.cluster.peer.network import PeerNetwork
+from holdfast.cluster.peer.tls import PeerTls
+from holdfast.cluster.raft.consensus import Consensus, ConsensusStatus, Member, Role
+from holdfast.cluster.raft.node import RaftNode
+from holdfast.cluster.seal.seal import SealManager
+from holdfast.core.audit import AuditBroker
+from holdfast.core.core import Core
+from holdfast.core.plugin import Engine
+from holdfast.engines.kv.engine import KvEngine
+from holdfast.proto.errors import Fatal, HoldfastError
+from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, sys_pb2
+from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
+from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
+from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
+from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
+from holdfast.server.config import ConfigError, NodeConfig, TlsFiles, parse_address
+from holdfast.server.exits import EXIT_FATAL
+from holdfast.server.forwarding import PeerForwarder, serve_forwarded
+from holdfast.server.frontend import FrontEnd
+from holdfast.server.health import HEALTH_SERVICE, GrpcHealth, HealthReport, add_health_servicer, state_of
+from holdfast.server.kv_service import KvService
+from holdfast.server.limits import DRAIN_TIMEOUT_S, FATAL_DRAIN_TIMEOUT_S, RPCS_MAX, TRANSFER_TIMEOUT_S, grpc_options
+from holdfast.server.logical_service import LogicalService
+from holdfast.server.measured import MeasuredConsensus
+from holdfast.server.metrics import Metrics, NodeState
+from holdfast.server.metrics_http import MetricsServer
+from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
+from holdfast.server.raft_service import RaftService
+from holdfast.server.sys_service import SysService
+from holdfast.storage.rocksdb import RocksStore
+
+ENGINES: tuple[Callable[[], Engine], ...] = (KvEngine,)
+"""The registry of secret engines: a new one is a line here."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Time and randomness, handed down to every room. Seconds."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall_clock: Callable[[], float] = time.time  # noqa: TID251 - the composition root hands time out
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+
+
+class Node:
+    """A node of the cluster. Construct it inside a running event loop, `start` it, `stop` it once."""
+
+    def __init__(self, config: NodeConfig, sources: Sources | None = None) -> None:
+        """Raises ConfigError when the data folder cannot be used, Fatal when what is stored there is damaged."""
+        sources = sources or Sources()
+        self._config = config
+        self.fatal: asyncio.Future[Fatal] = asyncio.get_running_loop().create_future()
+        """Resolved when the node must stop at once (law 7)."""
+
+        self._held = ExitStack()
+        with ExitStack() as undo:
+            undo.callback(self._held.close)
+            data = Path(config.data_dir)
+            self._held.enter_context(DataFolder(data))
+            journal = RocksStore.open(data / "journal")
+            self._held.callback(journal.close)
+            state = RocksStore.open(data / "state")
+            self._held.callback(state.close)
+            undo.pop_all()
+
+        self._metrics = Metrics(version=holdfast.__version__)
+        self._network = PeerNetwork(node_id=config.node_id, bind=config.cluster.bind, tls=_peer_tls(config.cluster.tls))
+        self._raft = RaftNode(
+            member=Member(
+                node_id=config.node_id,
+                cluster_address=config.cluster.advertise,
+                api_address=config.api.advertise,
+            ),
+            initial_members=_members(config),
+            journal_store=journal,
+            state_store=state,
+            links=self._network,
+            clock=sources.monotonic,
+            rng=random.SystemRandom(),
+            on_fatal=self._on_fatal,
+        )
+        self._consensus: Consensus = MeasuredConsensus(self._raft, self._metrics, sources.monotonic)
+        self._seal = SealManager(
+            self._consensus,
+            random_bytes=sources.random_bytes,
+            wall_clock=sources.wall_clock,
+            cluster_name=config.cluster_name,
+            on_fatal=self._on_fatal,
+        )
+        self._core = Core(
+            node_id=config.node_id,
+            consensus=self._consensus,
+            barrier=lambda: self._seal.barrier,
+            engines={engine.type: engine for engine in (make() for make in ENGINES)},
+            forwarder=PeerForwarder(self._network, self._metrics),
+            audit=AuditBroker(()),
+            wall_clock=sources.wall_clock,
+            random_bytes=sources.random_bytes,
+        )
+        serve_forwarded(self._network, self._core.handle, self._on_fatal)
+        self._metrics.watch(self._state)
+        self._wire_front_end(sources)
+
+    def _wire_front_end(self, sources: Sources) -> None:
+        """The gRPC services over the rooms below, and the health and metrics that tell of them."""
+        front_end = FrontEnd(
+            metrics=self._metrics,
+            random_bytes=sources.random_bytes,
+            monotonic=sources.monotonic,
+            on_fatal=self._on_fatal,
+        )
+        self._front_end = front_end
+        services = [
+            module.DESCRIPTOR.services_by_name[name].full_name
+            for module, name in (
+                (kv_pb2, "KvService"), (sys_pb2, "SysService"), (raft_pb2, "RaftService"),
+                (logical_pb2, "LogicalService"),
+            )
+        ]  # fmt: skip
+        self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
+        self._server = grpc.aio.server(options=grpc_options(), maximum_concurrent_rpcs=RPCS_MAX)
+        add_KvServiceServicer_to_server(KvService(front_end, self._core.handle, self._consensus), self._server)
+        add_LogicalServiceServicer_to_server(LogicalService(front_end, self._core.handle), self._server)
+        add_RaftServiceServicer_to_server(
+            RaftService(
+                front_end,
+                consensus=self._consensus,
+                calls=self._network,
+                authorize=self._core.authorize,
+                on_fatal=self._on_fatal,
+            ),
+            self._server,
+        )
+        add_SysServiceServicer_to_server(
+            SysService(
+                front_end,
+                version=holdfast.__version__,
+                consensus=self._consensus,
+                calls=self._network,
+                seal=self._seal,
+                bootstrap=self._core.bootstrap,
+                authorize=self._core.authorize,
+                health=self._health,
+                wall_clock=sources.wall_clock,
+                on_fatal=self._on_fatal,
+            ),
+            self._server,
+        )
+        add_health_servicer(self._grpc_health.servicer, self._server)
+        reflection.enable_server_reflection([*services, HEALTH_SERVICE, reflection.SERVICE_NAME], self._server)
+        self._metrics_server = (
+            MetricsServer(
+                address=parse_address(self._config.metrics.bind),
+                tls=self._config.api.tls,
+                metrics=self._metrics,
+                health=self._health,
+            )
+            if self._config.metrics is not None
+            else None
+        )
+
+    async def start(self) -> None:
+        """Start everything, the rooms below first: who listens can serve. Returns when the client port is open.
+
+        Raises ConfigError when a port cannot be bound, HoldfastError when a room cannot start."""
+        await self._network.start()
+        await self._raft.start()
+        await self._seal.load()
+        self._seal.on_change(lambda status: self._changed("sealed" if status.sealed else "unsealed"))
+        self._consensus.on_role_change(self._role_changed)
+        await self._grpc_health.start()
+        self._listen()
+        await self._server.start()
+        if self._metrics_server is not None:
+            await _bound("metrics.bind", self._metrics_server.start)
+
+    async def stop(self) -> None:
+        """Leave in order: turn clients away, let calls end, hand leadership on, drop the keys, close the books."""
+        log.info("stopping")
+        await self._grpc_health.stop()
+        await self._server.stop(DRAIN_TIMEOUT_S)
+        await self._hand_over()
+        await self._seal.close()
+        await self._raft.stop()
+        await self._network.stop()
+        if self._metrics_server is not None:
+            await self._metrics_server.stop()
+        self._held.close()
+        log.info("stopped")
+
+    async def abandon(self) -> None:
+        """After a fatal error: let the answers out that tell of it, and touch nothing else."""
+        await self._server.stop(FATAL_DRAIN_TIMEOUT_S)
+
+    def _listen(self) -> None:
+        tls, bind = self._config.api.tls, self._config.api.bind
+        pair = (Path(tls.key_file).read_bytes(), Path(tls.cert_file).read_bytes())
+        try:
+            self._server.add_secure_port(bind, grpc.ssl_server_credentials([pair]))
+        except RuntimeError:
+            raise ConfigError(f"api.bind: {bind} cannot be bound; is another process listening there?") from None
+
+    async def _hand_over(self) -> None:
+        status = self._consensus.status()
+        if status.role is not Role.LEADER or len(status.peers) < 2:
+            return
+        try:
+            heir = await self._consensus.transfer_leadership(timeout_s=TRANSFER_TIMEOUT_S)
+            log.info("handed leadership on", leader_id=heir)
+        except HoldfastError as error:
+            log.warning("leadership was not handed on; the others will elect", reason=error.reason)
+
+    def _on_fatal(self, error: Fatal) -> None:
+        if not self.fatal.done():
+            self.fatal.set_result(error)
+
+    def _state(self) -> NodeState:
+        return NodeState(
+            consensus=self._consensus.status(),
+            initialized=self._seal.initialized,
+            sealed=self._seal.sealed,
+            in_flight=self._front_end.in_flight,
+        )
+
+    def _health(self) -> HealthReport:
+        return HealthReport(
+            state=state_of(self._consensus, initialized=self._seal.initialized, sealed=self._seal.sealed),
+            node_id=self._config.node_id,
+            version=holdfast.__version__,
+            leader_id=self._consensus.status().leader_id,
+        )
+
+    def _role_changed(self, status: ConsensusStatus) -> None:
+        self._changed(status.role.value, term=status.term, leader_id=status.leader_id, ready=status.ready)
+
+    def _changed(self, now: str, **fields: object) -> None:
+        log.info("state changed", now=now, **fields)
+        self._grpc_health.refresh()
+
+
+async def run(config: NodeConfig) -> int:
+    """Run a node until it is told to stop or meets a fatal error. Returns the process's exit code: 0 or 70."""
+    asyncio.get_running_loop().set_exception_handler(_loop_exception)
+    stopping = asyncio.Event()
+    undo_signals = on_termination(lambda _: stopping.set())
+    try:
+        node = Node(config)
+        if not await _until(node.start(), stopping, node.fatal):
+            log.info("ready", started_ms=process_age_ms(), version=holdfast.__version__)
+            settle_garbage_collector()
+            await _until(asyncio.Event().wait(), stopping, node.fatal)
+        if node.fatal.done():
+            await node.abandon()
+            return fatal_exit(node.fatal.result())
+        await node.stop()
+    except Fatal as error:
+        return fatal_exit(error)
+    finally:
+        undo_signals()
+    return 0
+
+
+def fatal_exit(error: Fatal) -> int:
+    """Say why the process ends, in one line; returns its exit code."""
+    log.critical("fatal error, the node stops", reason=error.reason, message=error.message)
+    return EXIT_FATAL
+
+
+async def _until(work: Coroutine[Any, Any, object], stopping: asyncio.Event, fatal: asyncio.Future[Fatal]) -> bool:
+    """Run `work` unless the node is to stop first. Returns whether it is to stop; raises what `work` raised."""
+    working = asyncio.ensure_future(work)
+    told = asyncio.ensure_future(stopping.wait())
+    awaited: set[asyncio.Future[Any]] = {working, told, fatal}
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if working.done():
+        working.result()
+        return stopping.is_set() or fatal.done()
+    working.cancel()
+    await asyncio.wait({working})
+    return True
+
+
+async def _bound(field: str, start: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await start()
+    except OSError as error:
+        raise ConfigError(f"{field}: cannot be bound: {error.strerror or error}") from error
+
+
+def _peer_tls(tls: TlsFiles) -> PeerTls:
+    return PeerTls(cert_file=Path(tls.cert_file), key_file=Path(tls.key_file), ca_file=Path(tls.ca_file))
+
+
+def _members(config: NodeConfig) -> tuple[Member, ...]:
+    return tuple(
+        Member(node_id=m.node_id, cluster_address=m.cluster_address, api_address=m.api_address)
+        for m in config.cluster.initial_members
+    )
+
+
+def _loop_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio found in a task or a callback that nobody waits for."""
+    log.error("unexpected exception in the event loop", what=context.get("message"), exc_info=context.get("exception"))
