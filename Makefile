@@ -25,7 +25,7 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@touch $@
 
 run: $(VENV)/.run ## start a demonstration cluster on loopback (NODES=5 for five nodes) and follow it until Ctrl-C
-	@$(BIN)/holdfastd demo --nodes $(NODES)
+	@$(BIN)/python -m holdfast.client.demo --nodes $(NODES)
 
 dev: $(VENV)/.dev ## install the development tools
 

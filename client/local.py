@@ -15,15 +15,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from holdfast.client import Client, ClientConfig, errors
+from holdfast.client.results import InitResult
+
 LOOPBACK = "127.0.0.1"
 MANIFEST = "cluster.json"
+READY_S = 30.0
+"""How long a new cluster may take to elect a leader and to replicate its keys, in seconds."""
+
+T = TypeVar("T")
 
 
 class LocalClusterError(Exception):
@@ -112,6 +119,8 @@ class LocalNode:
                 start_new_session=True,  # a Ctrl-C at the terminal is for the one who runs the cluster
             )
 
+        (self.directory / "pid").write_text(f"{self.process.pid}\n")
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this node's process, and to no other."""
         if self.process is not None and self.running:
@@ -160,9 +169,10 @@ class LocalCluster:
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         chosen = list(ports) or free_ports(3 * count)
-        nodes = [
-            LocalNode(f"node-{i + 1}", directory / f"node-{i + 1}", *chosen[3 * i : 3 * i + 3]) for i in range(count)
-        ]
+        assert len(chosen) == 3 * count
+        nodes = []
+        for number, (api, peer, metrics) in enumerate(zip(chosen[::3], chosen[1::3], chosen[2::3], strict=True), 1):
+            nodes.append(LocalNode(f"node-{number}", directory / f"node-{number}", api, peer, metrics))
         cluster = cls(directory, nodes)
         _run_daemon("certs", "create-ca", str(cluster.certs_dir))
         for node in nodes:
@@ -272,6 +282,52 @@ class LocalCluster:
                     raise LocalClusterError(f"{node.node_id} does not listen after {timeout_s} s:\n{node.log_tail()}")
                 time.sleep(0.02)
 
+    def client(self, *addresses: str, token: str = "", timeout_s: float = 30.0) -> Client:
+        """A client for these addresses (by default every node's). Close it after use."""
+        return Client(
+            ClientConfig(addresses=addresses or self.addresses, ca_file=self.ca_file, token=token, timeout_s=timeout_s)
+        )
+
+    def initialize(self, *, shares: int = 5, threshold: int = 3) -> InitResult:
+        """Make the cluster's keys, as soon as there is a leader."""
+        with self.client() as client:
+            return _once_available(lambda: client.sys.init(shares=shares, threshold=threshold))
+
+    def unseal(self, node: LocalNode, shares: Sequence[str]) -> None:
+        """Give a node as many of the shares as it needs, as soon as it knows that the cluster has keys."""
+        with self.client(node.api_address) as client:
+            status = client.sys.seal_status()
+            deadline = time.monotonic() + READY_S
+            while not status.initialized and time.monotonic() < deadline:
+                time.sleep(0.05)
+                status = client.sys.seal_status()
+            for share in shares[: status.threshold]:
+                if status.sealed:
+                    status = client.sys.unseal(share)
+        if status.sealed:
+            raise LocalClusterError(f"{node.node_id} is still sealed: {status.progress} of {status.threshold} shares")
+
+    def wait_serving(self, timeout_s: float = 30.0) -> LocalNode:
+        """Wait until an unsealed node leads; that node."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if (leader := self.leader()) is not None:
+                with self.client(leader.api_address, timeout_s=2) as c, contextlib.suppress(errors.HoldfastError):
+                    if not c.sys.seal_status().sealed:
+                        return leader
+            time.sleep(0.05)
+        logs = "\n".join(f"{node.node_id}:\n{node.log_tail(5)}" for node in self.nodes)
+        raise LocalClusterError(f"no unsealed leader after {timeout_s:.0f} s; the nodes' last log lines:\n{logs}")
+
+    def leader(self) -> LocalNode | None:
+        """The node that says it leads, if one does."""
+        for node in self.nodes:
+            if node.running:
+                with self.client(node.api_address, timeout_s=1) as c, contextlib.suppress(errors.HoldfastError):
+                    if c.sys.leader().is_self:
+                        return node
+        return None
+
     def _write_manifest(self) -> None:
         nodes = [
             {
@@ -285,6 +341,18 @@ class LocalCluster:
         partial = self.directory / f"{MANIFEST}.partial"
         partial.write_text(json.dumps({"nodes": nodes}, indent=2))
         partial.replace(self.directory / MANIFEST)
+
+
+def _once_available(call: Callable[[], T]) -> T:
+    """The result of `call`, which may find the cluster still electing its first leader."""
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            return call()
+        except errors.Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _accepts(port: int) -> bool:
