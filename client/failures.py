@@ -75,7 +75,7 @@ _BY_CODE: dict[grpc.StatusCode, type[HoldfastError]] = {
 }
 """Bare statuses whose meaning is plain. All others (UNKNOWN, INTERNAL, CANCELLED, DATA_LOSS) are broken calls."""
 
-_NOT_CONNECTED = ("failed to connect", "connection refused", "name resolution", "dns resolution", "handshak")
+_NOT_CONNECTED = ("failed to connect", "handshake")
 """gRPC's words for a call that never left this machine, because no connection came about."""
 
 
@@ -161,7 +161,7 @@ def _no_connection(text: str, address: str) -> Failure:
         )
     if "wrong_version_number" in words or "http_request" in words:
         return _tls(f"{address} does not speak TLS, so it is not a Holdfast API port. {where}", address)
-    if "ssl" in words or "handshak" in words or "tsi_" in words:
+    if "ssl" in words or "tsi_" in words or "certificate" in words:
         return _tls(
             f"the TLS handshake with {address} failed. Check the CA (-ca-cert), the client certificate and key "
             "(-client-cert, -client-key), and that the address is the API port of a node.",
@@ -170,12 +170,14 @@ def _no_connection(text: str, address: str) -> Failure:
     if "refused" in words:
         error = errors.Unavailable(f"nothing listens at {address} (connection refused). {where}", details=details)
         return Failure(error, may_have_acted=False)
-    if "resolution" in words or "resolve" in words:
+    if "resolving" in words or "lookup" in words or "resolution" in words:
         host = address.rpartition(":")[0]
         error = errors.Unavailable(f"the host name {host} could not be resolved. {where}", details=details)
         return Failure(error, may_have_acted=False)
     if any(phrase in words for phrase in _NOT_CONNECTED):
-        error = errors.Unavailable(f"{address} could not be reached. {where}", details=details)
+        error = errors.Unavailable(
+            f"{address} could not be reached, or did not answer the TLS handshake. {where}", details=details
+        )
         return Failure(error, may_have_acted=False)
     error = errors.Unavailable(f"the connection to {address} broke during the call.", details=details)
     return Failure(error, may_have_acted=True)
