@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.core.request import Consistency, RequestId
 from holdfast.proto.errors import InvalidArgument
-from holdfast.server.limits import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, TOKEN_BYTES_MAX
+from holdfast.server.limits import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, TIMEOUT_S_MIN, TOKEN_BYTES_MAX
 
 TOKEN = "x-holdfast-token"  # noqa: S105 - the name of a metadata key
 REQUEST_ID = "x-holdfast-request-id"
@@ -97,7 +97,7 @@ def _timeout(remaining_s: float | None) -> float:
     # gRPC gives a huge number, not None, in some versions when there is no deadline.
     if remaining_s is None or remaining_s > 1e9:
         return TIMEOUT_S_DEFAULT
-    return min(max(remaining_s, 0.0), TIMEOUT_S_MAX)
+    return min(max(remaining_s, TIMEOUT_S_MIN), TIMEOUT_S_MAX)
 
 
 def _address(peer: str) -> str:

@@ -26,6 +26,7 @@ from holdfast.cluster.peer.tls import PeerTls
 from holdfast.cluster.raft.consensus import Consensus, ConsensusStatus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
 from holdfast.cluster.seal.seal import SealManager
+from holdfast.cluster.seal.state import SealStatus
 from holdfast.core.audit import AuditBroker
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
@@ -191,7 +192,7 @@ class Node:
         await self._network.start()
         await self._raft.start()
         await self._seal.load()
-        self._seal.on_change(lambda status: self._changed("sealed" if status.sealed else "unsealed"))
+        self._seal.on_change(self._seal_changed)
         self._consensus.on_role_change(self._role_changed)
         await self._grpc_health.start()
         self._listen()
@@ -254,6 +255,11 @@ class Node:
             version=holdfast.__version__,
             leader_id=self._consensus.status().leader_id,
         )
+
+    def _seal_changed(self, status: SealStatus) -> None:
+        if status.sealed:
+            self._core.forget()
+        self._changed("sealed" if status.sealed else "unsealed")
 
     def _role_changed(self, status: ConsensusStatus) -> None:
         self._changed(status.role.value, term=status.term, leader_id=status.leader_id, ready=status.ready)

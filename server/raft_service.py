@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
 
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Member, PeerProgress
-from holdfast.core.request import Operation, Request
+from holdfast.core.request import Operation
 from holdfast.proto.errors import Fatal, InvalidArgument
 from holdfast.proto.v1 import raft_pb2 as pb
 from holdfast.proto.v1.raft_pb2_grpc import RaftServiceServicer
+from holdfast.server.authorization import Authorize, authorized
 from holdfast.server.config import NODE_ID_PATTERN, parse_address
 from holdfast.server.frontend import FrontEnd, rpc
 from holdfast.server.leader_operation import Credentials, LeaderOperation
@@ -58,7 +59,7 @@ class RaftService(RaftServiceServicer):
         *,
         consensus: Consensus,
         calls: PeerCalls,
-        authorize: Callable[[Request], Awaitable[object]],
+        authorize: Authorize,
         on_fatal: Callable[[Fatal], None],
     ) -> None:
         self.front_end = front_end
@@ -104,8 +105,9 @@ class RaftService(RaftServiceServicer):
         return pb.RemovePeerResponse(index=(await self._remove(order, timeout_s=call.timeout_s)).index)
 
     async def _list_here(self, order: _ListOrder, forwarded_by: str) -> _PeerList:
-        await self._authorize(order.credentials.request(Operation.READ, LIST_PATH, forwarded_by=forwarded_by))
-        status = self._consensus.status()
+        request = order.credentials.request(Operation.READ, LIST_PATH, forwarded_by=forwarded_by)
+        async with authorized(self._authorize, request):
+            status = self._consensus.status()
         return _PeerList(
             peers=status.peers,
             index=status.membership_index,
@@ -115,12 +117,16 @@ class RaftService(RaftServiceServicer):
         )
 
     async def _join_here(self, order: _JoinOrder, forwarded_by: str) -> _Changed:
-        await self._authorize(order.credentials.request(Operation.UPDATE, JOIN_PATH, forwarded_by=forwarded_by))
-        return _Changed(await self._consensus.add_member(order.member, timeout_s=order.credentials.timeout_s))
+        credentials = order.credentials
+        request = credentials.request(Operation.UPDATE, JOIN_PATH, forwarded_by=forwarded_by)
+        async with authorized(self._authorize, request):
+            return _Changed(await self._consensus.add_member(order.member, timeout_s=credentials.timeout_s))
 
     async def _remove_here(self, order: _RemoveOrder, forwarded_by: str) -> _Changed:
-        await self._authorize(order.credentials.request(Operation.UPDATE, REMOVE_PATH, forwarded_by=forwarded_by))
-        return _Changed(await self._consensus.remove_member(order.node_id, timeout_s=order.credentials.timeout_s))
+        credentials = order.credentials
+        request = credentials.request(Operation.UPDATE, REMOVE_PATH, forwarded_by=forwarded_by)
+        async with authorized(self._authorize, request):
+            return _Changed(await self._consensus.remove_member(order.node_id, timeout_s=credentials.timeout_s))
 
 
 def _peer(progress: PeerProgress) -> pb.Peer:

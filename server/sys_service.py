@@ -16,10 +16,11 @@ from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Role
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus as NodeSealStatus
-from holdfast.core.request import Consistency, Operation, Request
+from holdfast.core.request import Consistency, Operation
 from holdfast.proto.errors import Fatal, InvalidArgument
 from holdfast.proto.v1 import sys_pb2 as pb
 from holdfast.proto.v1.sys_pb2_grpc import SysServiceServicer
+from holdfast.server.authorization import Authorize, authorized
 from holdfast.server.frontend import FrontEnd, probe, rpc
 from holdfast.server.health import HealthReport
 from holdfast.server.leader_operation import Credentials, LeaderOperation
@@ -79,7 +80,7 @@ class SysService(SysServiceServicer):
         calls: PeerCalls,
         seal: SealManager,
         bootstrap: Callable[[Transaction], Awaitable[str]],
-        authorize: Callable[[Request], Awaitable[object]],
+        authorize: Authorize,
         health: Callable[[], HealthReport],
         wall_clock: Callable[[], float],
         on_fatal: Callable[[Fatal], None],
@@ -125,8 +126,8 @@ class SysService(SysServiceServicer):
         del message
         # A node that has lost its quorum can still be sealed: its own state decides whose token may do it.
         request = Credentials.of(call).request(Operation.UPDATE, SEAL_PATH, consistency=Consistency.STALE)
-        await self._authorize(request)
-        self._seal.seal("an operator sealed it")
+        async with authorized(self._authorize, request):
+            self._seal.seal("an operator sealed it")
         return pb.SealResponse()
 
     @probe
@@ -167,8 +168,9 @@ class SysService(SysServiceServicer):
 
     async def _step_down_here(self, order: _StepDownOrder, forwarded_by: str) -> _StepDownResult:
         credentials = order.credentials
-        await self._authorize(credentials.request(Operation.UPDATE, STEP_DOWN_PATH, forwarded_by=forwarded_by))
-        return _StepDownResult(await self._consensus.transfer_leadership(timeout_s=credentials.timeout_s))
+        request = credentials.request(Operation.UPDATE, STEP_DOWN_PATH, forwarded_by=forwarded_by)
+        async with authorized(self._authorize, request):
+            return _StepDownResult(await self._consensus.transfer_leadership(timeout_s=credentials.timeout_s))
 
     def _status_message(self, status: NodeSealStatus) -> pb.SealStatusResponse:
         return pb.SealStatusResponse(

@@ -63,7 +63,7 @@ def test_a_key_given_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("remaining", "expected"), [(None, 30.0), (5.0, 5.0), (90.0, 90.0), (3600.0, 90.0), (-1.0, 0.0), (9e18, 30.0)]
+    ("remaining", "expected"), [(None, 30.0), (5.0, 5.0), (90.0, 90.0), (3600.0, 90.0), (-1.0, 0.001), (9e18, 30.0)]
 )
 def test_the_deadline_is_the_clients_up_to_ninety_seconds(remaining: float | None, expected: float) -> None:
     assert parsed(remaining=remaining).timeout_s == expected
