@@ -1,0 +1,125 @@
+"""Who belongs to the cluster, as the log says it (Raft thesis, chapter 4: one server at a time).
+
+A configuration is in effect from the moment it is appended, committed or not, and goes out of effect when its entry
+is truncated. The history follows the log entry by entry; the journal drives it, so that neither can forget the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from holdfast.cluster.raft.consensus import Member
+
+MEMBERS_MAX = 64
+"""Members of one cluster, learners included."""
+
+
+class Configuration(msgspec.Struct, frozen=True, array_like=True):
+    """The members in order of node id. `promoting` names the learners that become voters when they have caught up."""
+
+    members: tuple[Member, ...] = ()
+    promoting: tuple[str, ...] = ()
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """The node ids that vote, in order."""
+        return tuple(member.node_id for member in self.members if member.voter)
+
+    def member(self, node_id: str) -> Member | None:
+        """The member of this id."""
+        return next((member for member in self.members if member.node_id == node_id), None)
+
+    def with_learner(self, member: Member) -> Configuration:
+        """This and one more member, which does not vote yet. One that asks to be a voter is promoted later."""
+        assert self.member(member.node_id) is None, "a member is added once"
+        learner = msgspec.structs.replace(member, voter=False)
+        promoting = (*self.promoting, member.node_id) if member.voter else self.promoting
+        return Configuration(_ordered((*self.members, learner)), tuple(sorted(promoting)))
+
+    def promoted(self, node_id: str) -> Configuration:
+        """This with a learner as a voter."""
+        members = [
+            msgspec.structs.replace(member, voter=True) if member.node_id == node_id else member
+            for member in self.members
+        ]
+        return Configuration(_ordered(members), tuple(name for name in self.promoting if name != node_id))
+
+    def without(self, node_id: str) -> Configuration:
+        """This without a member."""
+        return Configuration(
+            tuple(member for member in self.members if member.node_id != node_id),
+            tuple(name for name in self.promoting if name != node_id),
+        )
+
+
+def initial(members: Iterable[Member]) -> Configuration:
+    """The configuration that entry 1 of every log holds. The order in which members are given does not matter."""
+    ordered = _ordered(members)
+    if len({member.node_id for member in ordered}) != len(ordered):
+        raise ValueError("a node id appears twice among the initial members")
+    if len(ordered) > MEMBERS_MAX:
+        raise ValueError(f"{len(ordered)} initial members; at most {MEMBERS_MAX} allowed")
+    return Configuration(ordered)
+
+
+def _ordered(members: Iterable[Member]) -> tuple[Member, ...]:
+    return tuple(sorted(members, key=lambda member: member.node_id))
+
+
+def encode(configuration: Configuration) -> bytes:
+    """The payload of a MEMBERSHIP entry."""
+    return msgspec.msgpack.encode(configuration)
+
+
+def decode(payload: bytes) -> Configuration:
+    """A MEMBERSHIP entry's payload. Raises msgspec.DecodeError or msgspec.ValidationError."""
+    return msgspec.msgpack.decode(payload, type=Configuration)
+
+
+class ConfigurationHistory:
+    """The configurations of the log: the one in effect below its first entry, and every one since."""
+
+    def __init__(self, index: int, configuration: Configuration) -> None:
+        self._steps: list[tuple[int, Configuration]] = [(index, configuration)]
+        self._on_change: Callable[[], None] = lambda: None
+        self._refresh()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back whenever another configuration comes into effect."""
+        self._on_change = callback
+
+    def _refresh(self) -> None:
+        self.index, self.current = self._steps[-1]
+        self.voters = self.current.voters
+        self.peers = tuple(member.node_id for member in self.current.members)
+
+    @property
+    def previous(self) -> Configuration:
+        """What was in effect before the current configuration; the current one when there was none."""
+        return self._steps[-2][1] if len(self._steps) > 1 else self.current
+
+    def at(self, index: int) -> Configuration:
+        """The configuration that was in effect after the entry at `index`."""
+        return next((step for at, step in reversed(self._steps) if at <= index), self._steps[0][1])
+
+    def append(self, index: int, configuration: Configuration) -> None:
+        """The log grew by a MEMBERSHIP entry."""
+        assert index > self.index or len(self._steps) == 1, "configurations come in log order"
+        self._steps.append((index, configuration))
+        self._refresh()
+        self._on_change()
+
+    def truncate(self, from_index: int) -> None:
+        """The log lost its entries from `from_index` on."""
+        kept = [step for step in self._steps[1:] if step[0] < from_index]
+        if len(kept) + 1 != len(self._steps):
+            self._steps = [self._steps[0], *kept]
+            self._refresh()
+            self._on_change()
+
+    def compact(self, to_index: int) -> None:
+        """The log lost its entries up to `to_index`. What is in effect does not change."""
+        self._steps = [(to_index, self.at(to_index)), *(step for step in self._steps if step[0] > to_index)]
+        self._refresh()

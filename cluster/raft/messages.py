@@ -1,0 +1,155 @@
+"""What members say to each other: tagged msgpack structs, never pickle. Who said it is known from the session.
+
+Every message carries the sender's term. Decoding checks types, ranges, sizes and the shape of the entries; what does
+not pass raises `MalformedMessage`, upon which the links drop the session.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from holdfast.cluster.raft.entries import Count, Digest, Entry
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+"""The largest message, in bytes."""
+
+ENTRIES_MAX = 4096
+"""The most entries in one message."""
+
+
+class MalformedMessage(ValueError):
+    """Bytes that are no message of ours. The session they came from is to be dropped."""
+
+
+class PreVote(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Would you vote for me in `term` (my term and one)? Changes nothing at either side (Raft thesis 9.6)."""
+
+    term: Count
+    last_index: Count
+    last_term: Count
+
+
+class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """`asked_term` is the term asked about; `term` the sender's own."""
+
+    term: Count
+    asked_term: Count
+    granted: bool
+
+
+class Vote(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Vote for me in `term`. `transfer`: the leader itself asked for this election, so do not hold it off."""
+
+    term: Count
+    last_index: Count
+    last_term: Count
+    transfer: bool
+
+
+class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """Sent when the vote is durable."""
+
+    term: Count
+    granted: bool
+
+
+class Append(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """AppendEntries and heartbeat.
+
+    prev_*: the position that the entries follow; the digest shows that both logs are the same up to there.
+    commit: the leader's commit index.
+    stamp: rises with every round; echoed in the reply, which then proves contact and leadership as of that round.
+    trim: the highest index that every member has durably.
+    quorum_age_ms: since the leader knew itself to be in contact with a quorum.
+    """
+
+    term: Count
+    prev_index: Count
+    prev_term: Count
+    prev_digest: Digest
+    commit: Count
+    stamp: Count
+    trim: Count
+    quorum_age_ms: Count
+    entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=ENTRIES_MAX)] = ()
+
+
+class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Sent when everything it claims is durable.
+
+    accepted: the log equals the leader's up to `index`. Otherwise `rejected` repeats the index that did not match and
+    `index` is where the leader should try next.
+    """
+
+    term: Count
+    accepted: bool
+    index: Count
+    rejected: Count
+    stamp: Count
+    eligible: bool
+
+
+class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """The entry at (`index`, `index_term`) is committed. Not answered."""
+
+    term: Count
+    index: Count
+    index_term: Count
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """The leader asks the receiver to campaign at once (Raft thesis 3.10)."""
+
+    term: Count
+
+
+class ReadIndex(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """A follower asks how far it must have applied to read (Raft thesis 6.4). One question for many reads."""
+
+    term: Count
+    question: Count
+
+
+class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
+    """`index` is None when the sender does not lead."""
+
+    term: Count
+    question: Count
+    index: Count | None
+
+
+Message = (
+    PreVote | PreVoteReply | Vote | VoteReply | Append | AppendReply | Commit | TimeoutNow | ReadIndex | ReadIndexReply
+)
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """A message as it travels."""
+    return _ENCODER.encode(message)
+
+
+def decode(payload: bytes) -> Message:
+    """A received message. Raises MalformedMessage."""
+    if len(payload) > MESSAGE_BYTES_MAX:
+        raise MalformedMessage(f"a message of {len(payload)} bytes; at most {MESSAGE_BYTES_MAX} allowed")
+    try:
+        message: Message = _DECODER.decode(payload)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessage("bytes that are no Raft message") from error
+    if isinstance(message, Append):
+        _check_entries(message)
+    return message
+
+
+def _check_entries(message: Append) -> None:
+    index, term = message.prev_index, message.prev_term
+    for entry in message.entries:
+        index += 1
+        if entry.index != index or not term <= entry.term <= message.term:
+            raise MalformedMessage("an AppendEntries whose entries do not follow each other")
+        term = entry.term

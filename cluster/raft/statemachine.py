@@ -1,0 +1,226 @@
+"""The replicated state: ciphertext records under ciphertext names. Knows no clock, no randomness and no key (law 1).
+
+    "d" physical key                     -> revision (8 bytes, big-endian), value
+    "r" request key                      -> cluster time (8 bytes), response
+    "t" cluster time (8 bytes) request key -> empty: request records in the order of time, for pruning
+    "m"                                  -> how far it has applied (`AppliedMeta`)
+    "c"                                  -> the configuration at that point
+
+Every chunk of entries is one atomic write of data and `AppliedMeta`. The write is not synced: after a crash the log
+is applied again from wherever the store stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Outcome
+from holdfast.cluster.raft.entries import DIGEST_BYTES, ORIGIN_DIGEST, Entry, Kind, Position, split_batches
+from holdfast.proto.errors import Corruption, Fatal
+from holdfast.storage.batch import Batch, Record
+from holdfast.storage.store import Store
+
+REQUEST_WINDOW_MS = 120_000
+"""How long a request id is remembered, in cluster time. A retry must come well before (core refuses older ones)."""
+
+PRUNED_PER_APPLY_MAX = 1024
+"""Expired request records removed in one apply."""
+
+DATA = b"d"
+_REQUEST = b"r"
+_REQUEST_TIME = b"t"
+_META = b"m"
+_CONFIGURATION = b"c"
+_U64 = struct.Struct(">Q")
+FORMAT = 1
+
+
+class AppliedMeta(msgspec.Struct, frozen=True, array_like=True):
+    """How far the state machine has come.
+
+    at: the last entry applied. state_digest: rolls over the outcome of every batch; equal inputs on two replicas that
+    gave different outcomes show here.
+    """
+
+    format: int = FORMAT
+    at: Position = Position()
+    state_digest: bytes = ORIGIN_DIGEST
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What applying a run of entries did: the outcomes of each entry's batches, and the keys that changed."""
+
+    outcomes: list[list[Outcome]]
+    changed: list[bytes]
+
+
+class StateMachine:
+    """Applies entries to a store. Raises Fatal when an entry cannot be applied: replicas that carry on would differ."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        stored = store.get(_META)
+        try:
+            self._meta = AppliedMeta() if stored is None else msgspec.msgpack.decode(stored, type=AppliedMeta)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise Corruption("the state's header does not decode; rebuild this node from its peers") from error
+        if self._meta.format != FORMAT:
+            raise Corruption(f"the state has format {self._meta.format}; this build reads format {FORMAT}")
+        if stored is None and store.seek(b"") is not None:
+            raise Corruption("the state has records but no header; rebuild this node from its peers")
+
+    @property
+    def applied(self) -> Position:
+        """The last entry applied."""
+        return self._meta.at
+
+    @property
+    def state_digest(self) -> bytes:
+        """The rolling digest of all outcomes."""
+        return self._meta.state_digest
+
+    def get(self, key: bytes) -> Record | None:
+        """The record under a physical key."""
+        stored = self._store.get(DATA + key)
+        return None if stored is None else Record(stored[8:], _U64.unpack_from(stored)[0])
+
+    def duplicate_of(self, request_key: bytes) -> bytes | None:
+        """The recorded response of a request id that is still remembered."""
+        return self._remembered(request_key, self._meta.at.cluster_time_ms)
+
+    def sync(self) -> None:
+        """Make what has been applied durable. Blocks; may run in another thread."""
+        self._store.sync()
+
+    def apply(self, entries: Sequence[Entry]) -> Chunk:
+        """Apply entries that directly follow what has been applied, in one atomic write."""
+        run = _Run(self, self._meta)
+        outcomes = [run.entry(entry) for entry in entries]
+        puts, deletes = run.writes()
+        pruned = self._expired(run.meta.at.cluster_time_ms, run.requests)
+        puts.append((_META, msgspec.msgpack.encode(run.meta)))
+        self._store.write(puts, deletes + pruned)
+        self._meta = run.meta
+        return Chunk(outcomes, list(run.records))
+
+    def revision(self, key: bytes) -> int:
+        """The revision of a record; 0 when there is none."""
+        stored = self._store.get(DATA + key)
+        return 0 if stored is None else int(_U64.unpack_from(stored)[0])
+
+    def _remembered(self, request_key: bytes, now_ms: int) -> bytes | None:
+        stored = self._store.get(_REQUEST + request_key)
+        if stored is None or _expired_at(_U64.unpack_from(stored)[0], now_ms):
+            return None
+        return stored[8:]
+
+    def _expired(self, now_ms: int, renewed: dict[bytes, tuple[int, bytes]]) -> list[bytes]:
+        """Keys of request records to remove. Which records *count* is decided by cluster time alone, in the same way
+        on every replica; this only gives the space back, a bounded amount at a time."""
+        if now_ms <= REQUEST_WINDOW_MS:
+            return []
+        keys: list[bytes] = []
+        scan = self._store.scan(_REQUEST_TIME, _REQUEST_TIME + _U64.pack(now_ms - REQUEST_WINDOW_MS))
+        for _, (index_key, _empty) in zip(range(PRUNED_PER_APPLY_MAX), scan, strict=False):
+            keys.append(index_key)
+            request_key = index_key[9:]
+            stored = self._store.get(_REQUEST + request_key)
+            if request_key not in renewed and stored is not None and stored[:8] == index_key[1:9]:
+                keys.append(_REQUEST + request_key)
+        return keys
+
+
+def _expired_at(recorded_ms: int, now_ms: int) -> bool:
+    return now_ms - recorded_ms > REQUEST_WINDOW_MS
+
+
+class _Run:
+    """One apply: what its entries have changed so far, over the store as it was before."""
+
+    def __init__(self, machine: StateMachine, meta: AppliedMeta) -> None:
+        self._machine = machine
+        self.meta = meta
+        self.records: dict[bytes, tuple[int, bytes] | None] = {}
+        self.requests: dict[bytes, tuple[int, bytes]] = {}
+        self._configuration: bytes | None = None
+
+    def entry(self, entry: Entry) -> list[Outcome]:
+        """Apply one entry."""
+        at = self.meta.at
+        if entry.index != at.index + 1 or entry.term < at.term or entry.cluster_time_ms < at.cluster_time_ms:
+            raise Fatal(f"entry {entry.index} does not follow what was applied ({at.index})")
+        outcomes: list[Outcome] = []
+        if entry.kind is Kind.BATCHES:
+            try:
+                batches = split_batches(entry.payload)
+            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                raise Fatal(f"committed entry {entry.index} does not decode; the node must not carry on") from error
+            outcomes = [self._batch(batch, entry) for batch in batches]
+        elif entry.kind is Kind.MEMBERSHIP:
+            self._configuration = entry.payload
+        position = Position(entry.index, entry.term, entry.cluster_time_ms, entry.digest)
+        self.meta = AppliedMeta(FORMAT, position, _roll(self.meta.state_digest, entry.index, outcomes))
+        return outcomes
+
+    def _batch(self, batch: Batch, entry: Entry) -> Outcome:
+        if batch.request is not None:
+            response = self._remembered(batch.request.key, entry.cluster_time_ms)
+            if response is not None:
+                return Duplicate(response)
+        for precondition in batch.preconditions:
+            if self._revision(precondition.key) != precondition.revision:
+                return Conflicted(precondition.key)
+        for put in batch.puts:
+            self.records[put.key] = (entry.index, put.value)
+        for key in batch.deletes:
+            self.records[key] = None
+        if batch.request is not None:
+            self.requests[batch.request.key] = (entry.cluster_time_ms, batch.request.response)
+        return Applied(entry.index)
+
+    def _revision(self, key: bytes) -> int:
+        if key in self.records:
+            record = self.records[key]
+            return 0 if record is None else record[0]
+        return self._machine.revision(key)
+
+    def _remembered(self, request_key: bytes, now_ms: int) -> bytes | None:
+        recorded = self.requests.get(request_key)
+        if recorded is None:
+            return self._machine._remembered(request_key, now_ms)  # noqa: SLF001 - the two are one
+        return None if _expired_at(recorded[0], now_ms) else recorded[1]
+
+    def writes(self) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+        """The puts and deletes of this run."""
+        puts: list[tuple[bytes, bytes]] = []
+        deletes: list[bytes] = []
+        for key, record in self.records.items():
+            if record is None:
+                deletes.append(DATA + key)
+            else:
+                puts.append((DATA + key, _U64.pack(record[0]) + record[1]))
+        for key, (time_ms, response) in self.requests.items():
+            puts.append((_REQUEST + key, _U64.pack(time_ms) + response))
+            puts.append((_REQUEST_TIME + _U64.pack(time_ms) + key, b""))
+        if self._configuration is not None:
+            puts.append((_CONFIGURATION, self._configuration))
+        return puts, deletes
+
+
+def _roll(previous: bytes, index: int, outcomes: Sequence[Outcome]) -> bytes:
+    state = hashlib.blake2b(previous, digest_size=DIGEST_BYTES)
+    state.update(_U64.pack(index))
+    for outcome in outcomes:
+        if isinstance(outcome, Applied):
+            state.update(b"a")
+        elif isinstance(outcome, Conflicted):
+            state.update(b"c" + outcome.key)
+        else:
+            state.update(b"d" + outcome.response)
+    return state.digest()

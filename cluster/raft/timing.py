@@ -1,0 +1,61 @@
+"""The module's times and limits. Nothing in consensus waits or queues without one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Durations in seconds.
+
+    heartbeat_s: how often a leader shows itself.
+    election_min_s, election_max_s: a follower that has heard no leader for a random time in between campaigns; while
+        it has heard one within `election_min_s` it grants no vote (stickiness).
+    quorum_timeout_s: a leader that has not been in contact with a quorum for this long steps down.
+    transfer_timeout_s: how long a leader holds proposals back for a transfer before it gives the transfer up.
+    transfer_backoff_s: how long an ineligible leader waits between attempts to hand over.
+    tick_s: the timer that drives the machine when nothing else does.
+    """
+
+    heartbeat_s: float = 0.04
+    election_min_s: float = 0.3
+    election_max_s: float = 0.6
+    quorum_timeout_s: float = 0.3
+    transfer_timeout_s: float = 0.6
+    transfer_backoff_s: float = 0.5
+    tick_s: float = 0.01
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Counts and bytes.
+
+    queue_*: proposals waiting to be appended; beyond, `Overloaded`.
+    group_*: proposals that share one log entry.
+    uncommitted_bytes: payload appended and not yet committed; beyond, proposals stay queued.
+    reads: read barriers waiting; beyond, `Overloaded`.
+    append_bytes: payload of one AppendEntries (one entry may exceed it alone).
+    window_*: what is sent to a follower and not yet acknowledged.
+    apply_*: entries in one write of the state machine.
+    log_tail: entries kept below what every member has, for members that restart.
+    trim_step, trim_max: the fewest and the most entries one trim removes.
+    """
+
+    queue_count: int = 8192
+    queue_bytes: int = 64 * MIB
+    group_count: int = 512
+    group_bytes: int = 1 * MIB
+    uncommitted_bytes: int = 64 * MIB
+    reads: int = 65536
+    append_bytes: int = 1 * MIB
+    window_bytes: int = 8 * MIB
+    window_messages: int = 256
+    apply_entries: int = 512
+    apply_bytes: int = 4 * MIB
+    log_tail: int = 5000
+    trim_step: int = 1000
+    trim_max: int = 10000
