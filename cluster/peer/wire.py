@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.proto.errors import HoldfastError, from_wire
 
-CallId = Annotated[int, msgspec.Meta(ge=1, lt=2**63)]
+CallId = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 NAME_LENGTH_MAX = 100
 
