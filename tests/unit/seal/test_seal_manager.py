@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import pickle
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from support.seal_rig import BOOTSTRAP_PATH, BOOTSTRAP_VALUE, initialized, manag
 from holdfast.cluster.raft.consensus import Applied, Role
 from holdfast.cluster.seal.records import KEYRING_KEY, SEAL_KEY, decode_config
 from holdfast.cluster.seal.seal import SealManager
+from holdfast.cluster.seal.shamir import combine
 from holdfast.cluster.seal.shares import Shares, decode
 from holdfast.cluster.seal.state import TRANSITIONS, SealEvent, SealState, SealStatus, advance
 from holdfast.proto.errors import Corruption, Fatal, Sealed, ShareRejected, Uninitialized
@@ -43,8 +45,6 @@ async def settle() -> None:
 
 async def rotate(consensus: LocalConsensus, shares: Shares) -> None:
     """Rotate the keyring as another node's operator would."""
-    from holdfast.cluster.seal.shamir import combine
-
     cores = [decode(text).core for text in shares.texts[: shares.threshold]]
     root_key = decode_config(consensus.records[SEAL_KEY].value).unwrap(combine(cores))
     record = consensus.records[KEYRING_KEY]
@@ -386,6 +386,29 @@ def test_closing_seals_and_stops_following() -> None:
         assert manager.sealed
         assert consensus._listeners == []
         await manager.close()
+
+    on_a_sealed_node(scenario)
+
+
+def test_whoever_kept_the_open_keys_has_none_after_sealing() -> None:
+    async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares) -> None:
+        await unsealed(manager, shares)
+        kept = manager._keys
+        assert kept is not None
+        assert len(kept._root_key) == 32
+        manager.seal("test")
+        assert kept._root_key == b""
+        assert repr(kept) == "<OpenKeys <Barrier <Keyring closed>>>"
+
+    on_a_sealed_node(scenario)
+
+
+def test_keys_and_shares_refuse_to_be_serialised() -> None:
+    async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares) -> None:
+        await unsealed(manager, shares)
+        for thing in (manager._keys, shares, decode(shares.texts[0])):
+            with pytest.raises(TypeError, match="never copied"):
+                pickle.dumps(thing)
 
     on_a_sealed_node(scenario)
 

@@ -49,6 +49,13 @@ def test_every_replaced_character_is_told() -> None:
                 assert kind(TEXT[:at] + other + TEXT[at + 1 :]) == "mistyped"
 
 
+def test_the_other_base64_alphabet_is_told_though_it_means_the_same() -> None:
+    text = Share(set_id=b"\xff\xef\xbe\xfb", threshold=3, core=b"\xff" * 33).encode()
+    assert {"-", "_"} <= set(text)
+    assert kind(text.replace("-", "+")) == "mistyped"
+    assert kind(text.replace("_", "/")) == "mistyped"
+
+
 def test_two_swapped_neighbours_are_told() -> None:
     for at in range(len("hfs1."), len(TEXT) - 1):
         if TEXT[at] != TEXT[at + 1]:
