@@ -148,6 +148,7 @@ class Demo:
             "HOLDFAST_ADDR": ",".join(self.cluster.addresses),
             "HOLDFAST_CACERT": str(self.cluster.ca_file.resolve()),
             "HOLDFAST_TOKEN": made.root_token,
+            **{f"NODE_{number}": node.api_address for number, node in enumerate(self.cluster.nodes, 1)},
         }
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
         path = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n'
