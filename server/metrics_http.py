@@ -60,6 +60,12 @@ class MetricsServer:
             ssl_handshake_timeout=HTTP_TIMEOUT_S,
         )
 
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        assert self._server is not None, "not started"
+        return int(self._server.sockets[0].getsockname()[1])
+
     async def stop(self) -> None:
         """Stop listening; answers under way may end."""
         if self._server is not None:

@@ -31,7 +31,7 @@ from holdfast.core.audit import AuditBroker
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
-from holdfast.proto.errors import Fatal, HoldfastError
+from holdfast.proto.errors import Fatal, HoldfastError, Unavailable
 from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, sys_pb2
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
@@ -90,7 +90,12 @@ class Node:
             undo.pop_all()
 
         self._metrics = Metrics(version=holdfast.__version__)
-        self._network = PeerNetwork(node_id=config.node_id, bind=config.cluster.bind, tls=_peer_tls(config.cluster.tls))
+        self._network = PeerNetwork(
+            node_id=config.node_id,
+            bind=config.cluster.bind,
+            tls=_peer_tls(config.cluster.tls),
+            allow=self._awaits_joining,
+        )
         self._raft = RaftNode(
             member=Member(
                 node_id=config.node_id,
@@ -214,6 +219,14 @@ class Node:
         self._held.close()
         log.info("stopped")
 
+    async def discard(self) -> None:
+        """After a start that failed: end what has begun."""
+        await self._server.stop(None)
+        await self._seal.close()
+        await self._raft.stop()
+        await self._network.stop()
+        self._held.close()
+
     async def abandon(self) -> None:
         """After a fatal error: let the answers out that tell of it, and touch nothing else."""
         await self._server.stop(FATAL_DRAIN_TIMEOUT_S)
@@ -239,6 +252,14 @@ class Node:
     def _on_fatal(self, error: Fatal) -> None:
         if not self.fatal.done():
             self.fatal.set_result(error)
+
+    def _awaits_joining(self, _node_id: str) -> bool:
+        """A node that is in no cluster yet listens to every node that the cluster CA vouches for: one of them leads the
+        cluster that it is being added to."""
+        try:
+            return not self._raft.status().peers
+        except Unavailable:  # not started yet; who dials will dial again
+            return False
 
     def _state(self) -> NodeState:
         return NodeState(
@@ -270,24 +291,40 @@ class Node:
 
 
 async def run(config: NodeConfig) -> int:
-    """Run a node until it is told to stop or meets a fatal error. Returns the process's exit code: 0 or 70."""
+    """Run a node until it is told to stop or meets a fatal error. Returns the process's exit code: 0 or 70.
+
+    Raises ConfigError or HoldfastError when the node cannot start."""
     asyncio.get_running_loop().set_exception_handler(_loop_exception)
     stopping = asyncio.Event()
     undo_signals = on_termination(lambda _: stopping.set())
     try:
-        node = Node(config)
-        if not await _until(node.start(), stopping, node.fatal):
-            log.info("ready", started_ms=process_age_ms(), version=holdfast.__version__)
-            settle_garbage_collector()
-            await _until(asyncio.Event().wait(), stopping, node.fatal)
-        if node.fatal.done():
-            await node.abandon()
-            return fatal_exit(node.fatal.result())
-        await node.stop()
+        return await _run_to_the_end(Node(config), stopping)
     except Fatal as error:
         return fatal_exit(error)
+    except (ConfigError, HoldfastError):
+        raise
+    except Exception:
+        log.critical("the node failed in a way that was not foreseen, and stops", exc_info=True)
+        return EXIT_FATAL
     finally:
         undo_signals()
+
+
+async def _run_to_the_end(node: Node, stopping: asyncio.Event) -> int:
+    try:
+        told = await _until(node.start(), stopping, node.fatal)
+    except (ConfigError, HoldfastError) as error:
+        if not isinstance(error, Fatal):
+            await node.discard()
+        raise
+    if not told:
+        log.info("ready", started_ms=process_age_ms(), version=holdfast.__version__)
+        settle_garbage_collector()
+        await _until(asyncio.Event().wait(), stopping, node.fatal)
+    if node.fatal.done():
+        await node.abandon()
+        return fatal_exit(node.fatal.result())
+    await node.stop()
     return 0
 
 
