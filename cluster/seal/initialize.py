@@ -37,6 +37,7 @@ from holdfast.proto.errors import (
     NotLeader,
     OutcomeUnknown,
     Overloaded,
+    Unavailable,
 )
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.batch import Batch, Precondition, Put, RequestRecord
@@ -148,6 +149,7 @@ async def commit(consensus: Consensus, batch: Batch, seal_record: bytes, *, wait
     try:
         while (remaining_s := deadline - loop.time()) > 0:
             news.clear()
+            news.note(consensus.status())  # a batch is appended in the term in which it is proposed, or not at all
             try:
                 outcome = await consensus.propose(batch, timeout_s=min(ATTEMPT_TIMEOUT_S, remaining_s))
                 if not isinstance(outcome, Conflicted):
@@ -166,10 +168,14 @@ async def commit(consensus: Consensus, batch: Batch, seal_record: bytes, *, wait
             if await _superseded(consensus, news.last_term_led, min(ATTEMPT_TIMEOUT_S, remaining_s)):
                 if await _is_stored(consensus, seal_record):
                     return
+                appended = False  # nor will it ever be
                 raise not_leading(consensus.status())
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(RECHECK_S, remaining_s)):
                     await news.arrived()
+    except Unavailable:  # this node is stopping, and can learn no more
+        if not appended:
+            raise
     finally:
         news.close()
     raise OutcomeUnknown(
@@ -233,7 +239,7 @@ async def _superseded(consensus: Consensus, last_term_led: int, timeout_s: float
         return False
     try:
         await consensus.read_barrier(timeout_s=timeout_s)
-    except NoLeader:
+    except (NoLeader, Overloaded):
         return False
     return True
 

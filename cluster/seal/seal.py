@@ -296,7 +296,7 @@ class SealManager:
             try:
                 await self.refresh()
             except Fatal as error:
-                self.seal("the seal's or the keyring's record is damaged")
+                self.seal("the node's state is doubtful: its process ends")
                 if self._on_fatal is None:
                     raise
                 self._on_fatal(error)

@@ -37,6 +37,7 @@ from holdfast.proto.errors import (
     NotLeader,
     OutcomeUnknown,
     Overloaded,
+    Unavailable,
 )
 from holdfast.storage.batch import MAX_BATCH_BYTES, Batch, Record
 from holdfast.storage.listing import children
@@ -64,7 +65,8 @@ class LocalConsensus:
     """One node that is the whole cluster; a ready leader unless told otherwise.
 
     Public for tests: `records` (physical key -> Record), `applied_index`, `cluster_time_ms` (advance it freely),
-    `eligible`, `faults` (what befalls the next proposals, in order), `proposed` (every batch `propose` was given).
+    `eligible`, `stopped` (every call then raises Unavailable), `faults` (what befalls the next proposals, in order),
+    `proposed` (every batch `propose` was given).
     """
 
     def __init__(self, node_id: str = "node-1", *, role: Role = Role.LEADER, leader_id: str | None = None) -> None:
@@ -74,6 +76,7 @@ class LocalConsensus:
         self.term = 1
         self.cluster_time_ms = 0
         self.eligible = False
+        self.stopped = False
         self.quorum_contact_age_s = 0.0
         self.faults: deque[Fault] = deque()
         self.proposed: list[Batch] = []
@@ -156,6 +159,7 @@ class LocalConsensus:
 
     async def propose(self, batch: Batch, *, timeout_s: float) -> Outcome:
         assert timeout_s > 0
+        self._check_running()
         touched = [put.key for put in batch.puts] + list(batch.deletes)
         assert len(set(touched)) == len(touched), "a key is put or deleted twice in one batch"
         self.proposed.append(batch)
@@ -180,18 +184,22 @@ class LocalConsensus:
 
     async def read_barrier(self, *, timeout_s: float) -> int:
         assert timeout_s > 0
+        self._check_running()
         await asyncio.sleep(0)
         if not self._leader_id or (self._role is Role.LEADER and not self._ready):
             raise NoLeader("no leader is known")
         return self.applied_index
 
     async def get(self, key: bytes) -> Record | None:
+        self._check_running()
         return self.records.get(key)
 
     async def children(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bool, bool]]:
+        self._check_running()
         return children(self._names, b"", prefix, after, limit)
 
     async def duplicate_of(self, request_key: bytes) -> bytes | None:
+        self._check_running()
         return self._remembered(request_key)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -261,6 +269,10 @@ class LocalConsensus:
         if entry is None or self.cluster_time_ms - entry[1] > REQUEST_RECORD_LIFE_MS:
             return None
         return entry[0]
+
+    def _check_running(self) -> None:
+        if self.stopped:
+            raise Unavailable("consensus is not running on this node")
 
     def _change_allowed(self, timeout_s: float) -> None:
         assert timeout_s > 0

@@ -21,6 +21,7 @@ from holdfast.proto.errors import (
     NotLeader,
     OutcomeUnknown,
     Overloaded,
+    Unavailable,
 )
 from holdfast.storage.batch import Batch, Precondition, Put
 from holdfast.storage.transaction import Transaction
@@ -336,6 +337,26 @@ def test_an_outcome_that_stays_unknown_is_told_plainly_and_so_is_what_came_of_it
         assert "nobody holds its shares" in manager.status().last_seal_reason
         with pytest.raises(AlreadyInitialized, match="nobody holds its shares"):
             await initialized(manager)
+        await manager.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_node_that_stops_in_the_middle_says_what_it_knows(sent: bool) -> None:
+    async def scenario(consensus: LocalConsensus) -> None:
+        manager = await manager_of(consensus)
+        consensus.fail_next(Fault.LATE)
+        if sent:
+            attempt = asyncio.create_task(initialized(manager))
+            await turns_until(lambda: bool(consensus._late))
+            consensus.stopped = True
+            with pytest.raises(OutcomeUnknown, match="are lost"):
+                await attempt
+        else:
+            consensus.stopped = True
+            with pytest.raises(Unavailable):
+                await initialized(manager)
         await manager.close()
 
     run(scenario)
