@@ -91,7 +91,7 @@ def test_the_readme_works_as_typed(demonstration: Demonstration, tmp_path: Path)
     assert "still-here" in killed.stdout
 
     demonstration.wait_for(r"node-1 .*SEALED", 60)
-    # `holdfast status` exits with 2 for the sealed node, on purpose; the rest of the block goes on in a newcomer's shell.
+    # `holdfast status` exits with 2 for the sealed node, on purpose; a newcomer's shell goes on.
     unsealed = demonstration.paste("set +e\n" + environment + block("unseal"))
     assert re.search(r"Sealed\s+true", unsealed.stdout), unsealed.stdout + unsealed.stderr
     assert re.search(r"Sealed\s+false", unsealed.stdout), unsealed.stdout + unsealed.stderr
