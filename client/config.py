@@ -164,21 +164,24 @@ def read_token_file(path: Path) -> str:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            usable = stat.S_ISREG(mode) and not mode & 0o077
+            content = os.read(descriptor, TOKEN_BYTES_MAX + 1) if usable else b""
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return ""
     except OSError as problem:
         raise LocalError(f"the token file {path} cannot be read: {problem.strerror}.", field="token") from None
-    with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise LocalError(f"the token file {path} is not a regular file. Remove it and log in again.", field="token")
-        if status.st_mode & 0o077:
-            raise LocalError(
-                f"the token file {path} can be read by others (mode {stat.S_IMODE(status.st_mode):04o}), so it is not "
-                f"used. Run `chmod 600 {path}`, and revoke the token if others may have seen it.",
-                field="token",
-            )
-        content = file.read(TOKEN_BYTES_MAX + 1)
+    if not stat.S_ISREG(mode):
+        raise LocalError(f"the token file {path} is not a regular file. Remove it and log in again.", field="token")
+    if not usable:
+        raise LocalError(
+            f"the token file {path} can be used by others (mode {stat.S_IMODE(mode):04o}), so it is not used here. "
+            f"Run `chmod 600 {path}`, and revoke the token if others may have seen it.",
+            field="token",
+        )
     if not content.strip():
         return ""
     return checked_token(content.decode("utf-8", "replace"))

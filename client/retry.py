@@ -75,7 +75,8 @@ def verdict(failure: Failure, effect: Effect) -> Verdict:
 
 @dataclass(frozen=True)
 class Slot:
-    """The next attempt: where, for how long, and the age of the call in milliseconds (0 for its first attempt)."""
+    """The next attempt: where, for how long, and its age: the milliseconds since the first attempt that may have taken
+    effect, 0 when none did."""
 
     address: str
     timeout_s: float
@@ -102,16 +103,15 @@ class RetrySession:
         self._policy = policy
         self._addresses = tuple(addresses)
         self._effect = effect
-        self._started = now
+        self._slot_time = now
+        self._acted_since: float | None = None
         self._deadline = now + timeout_s
         self._uniform = uniform
         self._index = 0
-        self._first = True
         self._retries = 0
         self._timeouts = 0
         self._asked: set[int] = set()
         self._hopeless: set[int] = set()
-        self._may_have_acted = False
 
     def slot(self, now: float) -> Slot:
         """The attempt to make now."""
@@ -119,13 +119,14 @@ class RetrySession:
         timeout_s = remaining
         if len(self._addresses) > 1 and self._effect is not Effect.ONCE:
             timeout_s = min(remaining, self._policy.attempt_timeout_s * 2.0 ** min(self._timeouts, 30))
-        age_ms = 0 if self._first else max(1, round((now - self._started) * 1000))
-        self._first = False
+        age_ms = 0 if self._acted_since is None else max(1, round((now - self._acted_since) * 1000))
+        self._slot_time = now
         return Slot(self._addresses[self._index], timeout_s, age_ms)
 
     def failed(self, now: float, failure: Failure) -> float:
         """How many seconds to wait before the next `slot`. Raises the call's error when there is to be none."""
-        self._may_have_acted |= failure.may_have_acted
+        if failure.may_have_acted and self._acted_since is None:
+            self._acted_since = self._slot_time
         self._timeouts += failure.timed_out
         decision = verdict(failure, self._effect)
         if decision is Verdict.FINAL:
@@ -140,7 +141,8 @@ class RetrySession:
         resume = now + delay_s
         if resume >= self._deadline:
             raise self._final(failure.error)
-        if self._effect is Effect.WRITE and self._may_have_acted and resume - self._started > REQUEST_AGE_S_MAX:
+        forgotten = self._acted_since is not None and resume - self._acted_since > REQUEST_AGE_S_MAX
+        if forgotten and self._effect is Effect.WRITE:
             raise self._final(failure.error)
         return delay_s
 
@@ -148,7 +150,7 @@ class RetrySession:
         """Choose the next address; the wait before it in seconds."""
         count = len(self._addresses)
         ring = [(self._index + step) % count for step in range(1, count + 1)]
-        fresh = [index for index in ring if index not in self._asked]
+        fresh = [index for index in ring if index not in self._asked | self._hopeless]
         if fresh and decision is not Verdict.WAIT:
             self._index = fresh[0]
             return 0.0
@@ -162,7 +164,7 @@ class RetrySession:
     def _final(self, error: HoldfastError) -> HoldfastError:
         """The error to raise: `error` itself, unless an earlier attempt may have acted and nothing since settles it."""
         settled = not error.retryable and not isinstance(error, TlsFailed | errors.Fatal)
-        if not self._may_have_acted or self._effect is Effect.READ or settled:
+        if self._acted_since is None or self._effect is Effect.READ or settled:
             return error
         if isinstance(error, errors.OutcomeUnknown):
             return error

@@ -183,7 +183,7 @@ class _Common(click.Command):
         common: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 (common if parameter in GLOBAL_OPTIONS else own).append(record)
         for title, records in (("Options", own), ("Options of every command", common)):
             if records:

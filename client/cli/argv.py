@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import click
 
 _LONG = re.compile(r"-(?P<name>[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)*)(?P<value>=.*)?", re.DOTALL)
+_SHORT_WITH_NUMBER = re.compile(r"-[A-Za-z]\d+")
 _SHORT_WITH_VALUE = re.compile(r"(?P<flag>-[A-Za-z])=(?P<value>.*)", re.DOTALL)
 _TRUE = frozenset({"true", "t", "1"})
 _FALSE = frozenset({"false", "f", "0"})
@@ -76,6 +77,8 @@ def _flag(argument: str, vocabulary: Vocabulary) -> list[str] | None:
     """The words that a flag becomes; None for anything that is no flag."""
     if short := _SHORT_WITH_VALUE.fullmatch(argument):
         return [short["flag"], short["value"]]
+    if _SHORT_WITH_NUMBER.fullmatch(argument):
+        return None
     match = _LONG.fullmatch(argument[1:] if argument.startswith("--") else argument)
     if match is None:
         return None
