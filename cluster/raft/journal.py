@@ -2,7 +2,7 @@
 
     "l" index (8 bytes, big-endian) -> Entry
     "m"                             -> format, term, vote, the base and the last index
-    "c"                             -> the configuration in effect at the base
+    "c"                             -> the configuration in effect at the base (`membership.Step`)
 
 The *base* is the position below the first entry: index 0 in a new log, later the last entry that was trimmed or that a
 snapshot covered. All entries above it are also held in memory.
@@ -30,7 +30,7 @@ from holdfast.cluster.raft.entries import (
     follows,
     position,
 )
-from holdfast.cluster.raft.membership import Configuration, ConfigurationHistory
+from holdfast.cluster.raft.membership import Configuration, ConfigurationHistory, Step
 from holdfast.proto.errors import Corruption
 from holdfast.storage.store import Store
 
@@ -84,7 +84,7 @@ class Journal(JournalInterface):
         if self._store.seek(_LOG, _LOG_END) is not None:
             raise Corruption("the log has entries but no header; restore the data folder or rebuild this node")
         self._base = Position()
-        self.configurations = ConfigurationHistory(0, Configuration())
+        self.configurations = ConfigurationHistory(Step())
         self._meta_changed = True
         if initial is not None and initial.members:
             payload = membership.encode(initial)
@@ -94,15 +94,14 @@ class Journal(JournalInterface):
     def _load(self, stored: bytes) -> None:
         try:
             meta = msgspec.msgpack.decode(stored, type=_Meta)
-            base_configuration = membership.decode(
-                self._store.get(_CONFIGURATION) or membership.encode(Configuration())
-            )
+            configuration = self._store.get(_CONFIGURATION)
+            step = Step() if configuration is None else msgspec.msgpack.decode(configuration, type=Step)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise Corruption("the log's header does not decode; rebuild this node from its peers") from error
         if meta.format != FORMAT:
             raise Corruption(f"the log has format {meta.format}; this build reads format {FORMAT}")
         self._base, self._term, self._vote = meta.base, meta.term, meta.vote
-        self.configurations = ConfigurationHistory(meta.base.index, base_configuration)
+        self.configurations = ConfigurationHistory(step)
         for key, value in self._store.scan(_LOG, _LOG_END):
             self._load_entry(key, value)
         if self.last_index != meta.last_index:
@@ -205,7 +204,7 @@ class Journal(JournalInterface):
             self._forget(index)
         del self._entries[: to_index - self._base.index]
         self._base = base
-        self._puts[_CONFIGURATION] = membership.encode(self.configurations.at(to_index))
+        self._puts[_CONFIGURATION] = msgspec.msgpack.encode(self.configurations.at(to_index))
         self._meta_changed = True
 
     def _forget(self, index: int) -> None:

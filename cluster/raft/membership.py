@@ -78,11 +78,18 @@ def decode(payload: bytes) -> Configuration:
     return msgspec.msgpack.decode(payload, type=Configuration)
 
 
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A configuration and the index of the entry that brought it; 0 before the first."""
+
+    index: int = 0
+    configuration: Configuration = Configuration()
+
+
 class ConfigurationHistory:
     """The configurations of the log: the one in effect below its first entry, and every one since."""
 
-    def __init__(self, index: int, configuration: Configuration) -> None:
-        self._steps: list[tuple[int, Configuration]] = [(index, configuration)]
+    def __init__(self, base: Step) -> None:
+        self._steps = [base]
         self._on_change: Callable[[], None] = lambda: None
         self._refresh()
 
@@ -91,29 +98,29 @@ class ConfigurationHistory:
         self._on_change = callback
 
     def _refresh(self) -> None:
-        self.index, self.current = self._steps[-1]
+        self.index, self.current = self._steps[-1].index, self._steps[-1].configuration
         self.voters = self.current.voters
         self.peers = tuple(member.node_id for member in self.current.members)
 
     @property
     def previous(self) -> Configuration:
         """What was in effect before the current configuration; the current one when there was none."""
-        return self._steps[-2][1] if len(self._steps) > 1 else self.current
+        return self._steps[-2].configuration if len(self._steps) > 1 else self.current
 
-    def at(self, index: int) -> Configuration:
+    def at(self, index: int) -> Step:
         """The configuration that was in effect after the entry at `index`."""
-        return next((step for at, step in reversed(self._steps) if at <= index), self._steps[0][1])
+        return next((step for step in reversed(self._steps) if step.index <= index), self._steps[0])
 
     def append(self, index: int, configuration: Configuration) -> None:
         """The log grew by a MEMBERSHIP entry."""
         assert index > self.index or len(self._steps) == 1, "configurations come in log order"
-        self._steps.append((index, configuration))
+        self._steps.append(Step(index, configuration))
         self._refresh()
         self._on_change()
 
     def truncate(self, from_index: int) -> None:
         """The log lost its entries from `from_index` on."""
-        kept = [step for step in self._steps[1:] if step[0] < from_index]
+        kept = [step for step in self._steps[1:] if step.index < from_index]
         if len(kept) + 1 != len(self._steps):
             self._steps = [self._steps[0], *kept]
             self._refresh()
@@ -121,5 +128,5 @@ class ConfigurationHistory:
 
     def compact(self, to_index: int) -> None:
         """The log lost its entries up to `to_index`. What is in effect does not change."""
-        self._steps = [(to_index, self.at(to_index)), *(step for step in self._steps if step[0] > to_index)]
+        self._steps = [self.at(to_index), *(step for step in self._steps if step.index > to_index)]
         self._refresh()

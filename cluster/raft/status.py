@@ -21,6 +21,7 @@ def status_of(machine: HardenedRaft, now_s: float) -> ConsensusStatus:
         digest=applied.digest.hex(),
         quorum_contact_age_s=machine.quorum_contact_age_s(),
         cluster_time_ms=applied.cluster_time_ms,
+        membership_index=machine.log.configurations.index if machine.log.configurations.index > 1 else 0,
         peers=tuple(_peer(machine, member, now_s) for member in machine.log.configurations.current.members),
     )
 

@@ -1,0 +1,552 @@
+"""Directed tests, one for each step of pysyncobj that is overridden for safety's sake."""
+
+import pytest
+from support.raft_rig import Alone, entries_of, members, noop, put, raises
+
+from holdfast.cluster.raft.admission import admit
+from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Role
+from holdfast.cluster.raft.entries import Position
+from holdfast.cluster.raft.messages import (
+    Append,
+    AppendReply,
+    Commit,
+    MalformedMessage,
+    PreVote,
+    PreVoteReply,
+    ReadIndex,
+    ReadIndexReply,
+    TimeoutNow,
+    Vote,
+    VoteReply,
+)
+from holdfast.proto.errors import Conflict, Corruption, Diverged, NotLeader, OutcomeUnknown
+
+BATCHES = [put(b"k%d" % n, b"v%d" % n) for n in range(6)]
+
+
+def follower_with(count: int, *, term: int = 1, commit: int = 0, **options: bool) -> Alone:
+    """A follower of b whose log holds entry 1 and `count` more."""
+    node = Alone(**options)
+    first = node.machine.log.last
+    node.append(entries_of(first, *BATCHES[:count], term=term), previous=first, term=term, commit=commit)
+    return node
+
+
+# AppendEntries
+
+
+def test_entries_that_match_are_never_truncated_by_an_older_append() -> None:
+    node = follower_with(4)
+    log = node.machine.log
+    before = [log.entry(index) for index in range(1, 6)]
+    node.append([log.entry(2)], previous=log.entry(1), term=1)
+    node.append([], previous=log.entry(1), term=1)
+    assert [log.entry(index) for index in range(1, 6)] == before
+    assert node.take(AppendReply)[-1].accepted
+
+
+def test_a_conflict_of_terms_truncates_from_there_on() -> None:
+    node = follower_with(4, commit=3)
+    log = node.machine.log
+    other = noop(log.entry(4), term=2)
+    node.append([other], previous=log.entry(4), term=2)
+    assert (log.last_index, log.last.term) == (5, 2)
+    assert node.take(AppendReply)[-1] == AppendReply(2, True, 5, 0, 1, True)
+
+
+def test_a_conflict_with_a_committed_entry_stops_the_node() -> None:
+    node = follower_with(3, commit=3)
+    log = node.machine.log
+    assert isinstance(
+        raises(lambda: node.append([noop(log.entry(2), term=2)], previous=log.entry(2), term=2)), Diverged
+    )
+    assert log.last_index == 4
+
+
+def test_commit_never_passes_the_last_index_that_was_compared() -> None:
+    node = follower_with(4)
+    log = node.machine.log
+    node.append([], previous=log.entry(2), term=1, commit=5)
+    assert node.machine.commit == 2
+
+
+def test_a_different_digest_at_the_same_index_and_term_is_divergence() -> None:
+    node = follower_with(2)
+    at = node.machine.log.entry(3)
+    foreign = Position(at.index, at.term, at.cluster_time_ms, b"\x01" * 16)
+    error = raises(lambda: node.append([], previous=foreign, term=1))
+    assert isinstance(error, Diverged)
+    assert "rebuild" in error.message
+
+
+def test_nodes_with_different_initial_members_find_out_with_the_first_append() -> None:
+    node = Alone("abc")
+    foreign = Alone("abd", node_id="d").machine.log
+    error = raises(lambda: node.append([foreign.entry(1)], previous=Position(), term=1, sender="d"))
+    assert isinstance(error, Diverged)
+    assert "initial_members" in error.message
+
+
+def test_entries_that_break_the_digest_chain_are_refused_before_anything_changes() -> None:
+    node = follower_with(2)
+    log = node.machine.log
+    stranger = entries_of(Position(3, 1, 0, b"\x07" * 16), BATCHES[4], term=2)
+    with pytest.raises(MalformedMessage):
+        node.append(stranger, previous=log.entry(3), term=2)
+    assert log.last_index == 3
+
+
+def test_a_log_that_is_too_short_says_where_to_go_on() -> None:
+    node = follower_with(1)
+    node.take(AppendReply)
+    node.append([], previous=Position(9, 1, 0, bytes(16)), term=1)
+    assert node.only(AppendReply, "b") == AppendReply(1, False, 3, 9, 1, True)
+
+
+def test_a_conflict_skips_the_whole_term_but_nothing_committed() -> None:
+    node = follower_with(5, commit=3)
+    node.take(AppendReply)
+    node.append([], previous=Position(6, 2, 0, bytes(16)), term=2)
+    assert node.only(AppendReply, "b") == AppendReply(2, False, 4, 6, 1, True)
+
+
+def test_an_acknowledgement_leaves_only_after_the_sync() -> None:
+    node = Alone(auto_sync=False)
+    node.sync()
+    first = node.machine.log.last
+    node.append(entries_of(first, BATCHES[0], term=0), previous=first, term=0)
+    assert node.take(AppendReply) == []
+    node.sync()
+    assert node.only(AppendReply, "b").index == 2
+
+
+def test_an_acknowledgement_of_an_earlier_term_never_leaves_after_a_later_term_was_adopted() -> None:
+    node = Alone(auto_sync=False)
+    node.sync()
+    first = node.machine.log.last
+    node.append(entries_of(first, BATCHES[0], term=1), previous=first, term=1)
+    node.append([noop(first, term=2)], previous=first, term=2, sender="c")
+    node.sync()
+    node.tick()
+    node.sync()
+    node.tick()
+    assert [reply.term for reply in node.take(AppendReply)] == [2]
+
+
+def test_nothing_is_applied_that_is_not_durable_here() -> None:
+    node = Alone(auto_sync=False)
+    node.sync()
+    first = node.machine.log.last
+    node.append(entries_of(first, BATCHES[0], term=1), previous=first, term=1, commit=2)
+    assert (node.machine.commit, node.machine.applied) == (2, 1)
+    node.sync()
+    node.tick()
+    node.sync()
+    node.tick()
+    assert node.machine.applied == 2
+
+
+def test_an_append_of_an_earlier_term_is_answered_with_the_term_and_changes_nothing() -> None:
+    node = follower_with(2, term=3)
+    node.take(AppendReply)
+    first = node.machine.log.entry(1)
+    node.append([noop(first, term=2)], previous=first, term=2, sender="c")
+    assert node.only(AppendReply, "c") == AppendReply(3, False, 0, 0, 0, True)
+    assert node.machine.log.last_index == 3
+
+
+def test_a_commit_message_counts_only_for_an_entry_of_that_term_from_the_leader() -> None:
+    node = follower_with(3)
+    node.hear("c", Commit(1, 4, 1))
+    node.hear("b", Commit(1, 4, 9))
+    node.hear("b", Commit(1, 9, 1))
+    assert node.machine.commit == 0
+    node.hear("b", Commit(1, 3, 1))
+    assert node.machine.commit == 3
+
+
+# Counting
+
+
+def test_a_leader_commits_by_counting_only_entries_of_its_own_term() -> None:
+    """Figure 8 of the Raft paper: an entry of an earlier term on a majority may still be overwritten."""
+    node = follower_with(2)
+    node.become_leader()
+    assert node.machine.log.last_index == 4
+    node.acknowledge("b", index=3)
+    assert node.machine.commit == 0
+    node.acknowledge("b", index=4)
+    assert node.machine.commit == 4
+
+
+def test_a_leader_counts_itself_only_as_far_as_it_has_synced() -> None:
+    node = Alone(auto_sync=False)
+    node.sync()
+    node.become_leader()
+    node.sync()
+    node.acknowledge("b")
+    results = node.propose(BATCHES[0])
+    append = node.take(Append, "b")[-1]
+    index = node.machine.log.last_index
+    node.hear("b", AppendReply(node.machine.term, True, index, 0, append.stamp, True))
+    assert node.machine.commit == index - 1
+    assert results == []
+    node.sync()
+    node.tick()
+    assert node.machine.commit == index
+    assert results == [Applied(index)]
+
+
+def test_a_stale_terms_acknowledgement_does_not_count() -> None:
+    node = follower_with(2, term=3)
+    node.become_leader()
+    term = node.machine.term
+    node.hear("b", AppendReply(term - 1, True, node.machine.log.last_index, 0, 0, True))
+    assert node.machine.commit == 0
+    assert node.machine.leadership is not None
+    assert node.machine.leadership.progress["b"].match == 0
+
+
+def test_an_acknowledgement_of_something_never_sent_is_malformed() -> None:
+    node = Alone()
+    node.become_leader()
+    with pytest.raises(MalformedMessage):
+        node.hear("b", AppendReply(node.machine.term, True, 99, 0, 0, True))
+
+
+def test_next_never_falls_to_or_below_what_is_known_to_match() -> None:
+    node = follower_with(3)
+    node.lead()
+    assert node.machine.leadership is not None
+    progress = node.machine.leadership.progress["b"]
+    match = progress.match
+    node.hear("b", AppendReply(node.machine.term, False, 1, match, 0, True))
+    node.hear("b", AppendReply(node.machine.term, False, 1, match + 1, 0, True))
+    assert progress.match == match
+    assert progress.next > match
+
+
+def test_a_member_that_lost_acknowledged_entries_is_not_answered_in_a_loop() -> None:
+    node = follower_with(3)
+    node.lead()
+    assert node.machine.leadership is not None
+    node.transport.disconnected("b")
+    node.transport.connected("b")
+    node.advance(0.05)
+    append = node.take(Append, "b")[-1]
+    node.hear("b", AppendReply(node.machine.term, False, 1, append.prev_index, append.stamp, True))
+    assert node.machine.leadership.progress["b"].lost_entries
+    assert node.take(Append, "b") == []
+    assert "b" not in node.machine.leadership.successors()
+
+
+def test_any_reply_with_a_higher_term_ends_leadership() -> None:
+    node = Alone()
+    node.lead()
+    results = node.propose(BATCHES[0])
+    node.hear("c", AppendReply(node.machine.term + 5, False, 0, 0, 0, True))
+    assert node.machine.role is Role.FOLLOWER
+    assert isinstance(results[0], OutcomeUnknown)
+
+
+# Elections
+
+
+def test_no_vote_for_a_log_that_lacks_what_this_one_has() -> None:
+    node = follower_with(2, term=3)
+    node.advance(5.0)
+    node.links.sent.clear()
+    node.hear("c", Vote(9, 99, 2, transfer=False))
+    node.hear("c", Vote(9, 2, 3, transfer=False))
+    assert [reply.granted for reply in node.take(VoteReply, "c")] == [False, False]
+    node.hear("c", Vote(9, 3, 3, transfer=False))
+    assert node.only(VoteReply, "c").granted
+
+
+def test_one_vote_in_a_term_even_over_a_restart() -> None:
+    node = Alone()
+    node.hear("b", Vote(4, 9, 0, transfer=False))
+    assert node.only(VoteReply, "b").granted
+    node.hear("c", Vote(4, 9, 0, transfer=False))
+    assert not node.only(VoteReply, "c").granted
+    again = node.restarted()
+    again.hear("c", Vote(4, 9, 0, transfer=False))
+    assert not again.only(VoteReply, "c").granted
+    again.hear("b", Vote(4, 9, 0, transfer=False))
+    assert again.only(VoteReply, "b").granted
+
+
+def test_a_vote_is_durable_before_it_is_sent() -> None:
+    node = Alone(auto_sync=False)
+    node.sync()
+    node.hear("b", Vote(4, 9, 0, transfer=False))
+    assert node.take(VoteReply) == []
+    assert node.restarted().machine.term == 0
+    node = Alone(auto_sync=False)
+    node.sync()
+    node.hear("b", Vote(4, 9, 0, transfer=False))
+    node.sync()
+    assert node.only(VoteReply, "b").granted
+    assert node.restarted().machine.voted_for == "b"
+
+
+def test_a_candidates_own_vote_counts_only_when_it_is_durable() -> None:
+    node = Alone("a", auto_sync=False)
+    node.tick()
+    assert node.machine.role is Role.CANDIDATE
+    node.tick()
+    assert node.machine.role is Role.CANDIDATE
+    node.sync()
+    assert node.machine.role is Role.LEADER
+
+
+def test_a_pre_vote_changes_nothing_and_a_rejection_carries_the_term() -> None:
+    node = follower_with(2, term=3)
+    node.links.sent.clear()
+    node.hear("c", PreVote(8, 99, 99))
+    assert node.only(PreVoteReply, "c") == PreVoteReply(3, 8, granted=False)
+    assert (node.machine.term, node.machine.leader_id) == (3, "b")
+    node.advance(5.0)
+    node.links.sent.clear()
+    node.hear("c", PreVote(8, 99, 99))
+    assert node.only(PreVoteReply, "c").granted
+    assert node.machine.term == 3
+
+
+def test_while_a_leader_is_alive_votes_are_ignored_unless_it_asked_for_the_election_itself() -> None:
+    node = follower_with(2, term=3)
+    node.hear("c", Vote(9, 99, 9, transfer=False))
+    assert (node.machine.term, node.take(VoteReply)) == (3, [])
+    node.hear("c", Vote(9, 99, 9, transfer=True))
+    assert node.only(VoteReply, "c").granted
+
+
+def test_only_the_current_leader_can_make_a_node_campaign_at_once() -> None:
+    node = follower_with(2, term=3)
+    node.hear("c", TimeoutNow(3))
+    node.hear("b", TimeoutNow(2))
+    assert node.machine.role is Role.FOLLOWER
+    node.hear("b", TimeoutNow(3))
+    assert node.machine.role is Role.CANDIDATE
+    assert node.only(Vote, "c").transfer
+
+
+def test_late_foreign_and_repeated_votes_do_not_count() -> None:
+    node = Alone("abcde")
+    node.advance(2.0)
+    term = node.take(PreVote, "b")[-1].term
+    for peer in "bc":
+        node.hear(peer, PreVoteReply(0, term, granted=True))
+    assert node.machine.role is Role.CANDIDATE
+    node.hear("b", VoteReply(term, granted=True))
+    node.hear("b", VoteReply(term, granted=True))
+    node.hear("x", VoteReply(term, granted=True))
+    node.hear("c", VoteReply(term - 1, granted=True))
+    assert node.machine.role is Role.CANDIDATE
+    node.hear("c", VoteReply(term, granted=True))
+    assert node.machine.role is Role.LEADER
+
+
+def test_a_leader_without_quorum_contact_steps_down_and_tells_its_writers() -> None:
+    node = Alone()
+    node.lead()
+    appended = node.propose(BATCHES[0])
+    node.machine.leadership.begin_transfer("b", node.now_s)  # type: ignore[union-attr]
+    queued = node.propose(BATCHES[1])
+    node.advance(0.4)
+    assert node.machine.role is Role.FOLLOWER
+    assert isinstance(appended[0], OutcomeUnknown)
+    assert isinstance(queued[0], NotLeader)
+
+
+def test_a_leader_that_was_stopped_serves_nothing_before_it_has_looked_at_its_contact() -> None:
+    node = Alone()
+    node.lead()
+    results = node.read()
+    stamp = node.take(Append, "b")[-1].stamp
+    node.now_s += 30.0
+    # The acknowledgement had waited in the socket while the process was stopped.
+    node.hear("b", AppendReply(node.machine.term, True, node.machine.log.last_index, 0, stamp, True))
+    assert node.machine.role is Role.FOLLOWER
+    assert results == []
+    node = Alone()
+    node.lead()
+    node.now_s += 30.0
+    assert isinstance(raises(lambda: node.machine.propose(b"", lambda _: None)), NotLeader)
+
+
+# Reads
+
+
+def test_no_read_before_the_terms_no_op_is_committed() -> None:
+    node = follower_with(2)
+    node.become_leader()
+    results = node.read()
+    append = node.take(Append, "b")[-1]
+    node.hear("b", AppendReply(node.machine.term, True, 3, 0, append.stamp, True))
+    assert results == []
+    node.acknowledge("b")
+    node.acknowledge("b")
+    assert results == [4]
+
+
+def test_a_read_needs_a_round_that_began_after_it() -> None:
+    node = Alone()
+    node.lead()
+    node.advance(0.05)
+    before = node.take(Append, "b")[-1]
+    results = node.read()
+    during = node.take(Append, "b")[-1]
+    last = node.machine.log.last_index
+    node.hear("b", AppendReply(node.machine.term, True, last, 0, before.stamp, True))
+    assert results == []
+    node.hear("b", AppendReply(node.machine.term, True, last, 0, during.stamp, True))
+    assert results == [last]
+
+
+def test_many_reads_share_one_round() -> None:
+    node = Alone()
+    node.lead()
+    node.links.sent.clear()
+    results: list[object] = []
+    for _ in range(50):
+        node.machine.read(results.append)
+    node.tick()
+    append = node.only(Append, "b")
+    node.hear("b", AppendReply(node.machine.term, True, node.machine.log.last_index, 0, append.stamp, True))
+    assert len(results) == 50
+
+
+def test_a_follower_asks_the_leader_and_waits_until_it_has_applied_that_much() -> None:
+    node = follower_with(2, commit=1)
+    results = node.read()
+    question = node.only(ReadIndex, "b").question
+    node.hear("b", ReadIndexReply(1, question, 3))
+    assert results == []
+    node.hear("b", Commit(1, 3, 1))
+    assert results == [3]
+
+
+def test_an_answer_to_an_earlier_life_of_the_node_answers_nothing() -> None:
+    node = follower_with(2, commit=1)
+    results = node.read()
+    question = node.only(ReadIndex, "b").question
+    node.hear("b", ReadIndexReply(1, question - 1, 1))
+    assert results == []
+    assert question > 2**40
+
+
+def test_reads_are_asked_again_of_a_new_leader() -> None:
+    node = follower_with(2, commit=1)
+    results = node.read()
+    old = node.only(ReadIndex, "b").question
+    node.append([], previous=node.machine.log.entry(3), term=2, commit=3, sender="c")
+    node.advance(0.05)
+    new = node.only(ReadIndex, "c").question
+    node.hear("b", ReadIndexReply(1, old, 1))
+    assert results == []
+    node.hear("c", ReadIndexReply(2, new, 3))
+    assert results == [3]
+
+
+def test_a_node_that_does_not_lead_is_not_asked_in_a_loop() -> None:
+    node = follower_with(2, commit=1)
+    node.read()
+    node.hear("b", ReadIndexReply(1, node.only(ReadIndex, "b").question, None))
+    assert node.take(ReadIndex) == []
+    node.advance(0.05)
+    assert len(node.take(ReadIndex)) == 1
+
+
+# Preconditions, revisions, exactly once
+
+
+def test_preconditions_see_what_earlier_batches_of_the_same_entry_and_chunk_did() -> None:
+    node = Alone()
+    node.lead()
+    first, second, third = [], [], []  # type: ignore[var-annotated]
+    for results, batch in (
+        (first, put(b"k", b"1", revision=0)),
+        (second, put(b"k", b"2", revision=0)),
+        (third, put(b"other", b"3", revision=0)),
+    ):
+        node.machine.propose(admit(batch), results.append)
+    node.tick()
+    node.acknowledge("b")
+    index = node.machine.log.last_index
+    assert (first, second, third) == ([Applied(index)], [Conflicted(b"k")], [Applied(index)])
+    record = node.machine.machine.get(b"k")
+    assert record is not None
+    assert (record.value, record.revision) == (b"1", index)
+
+
+def test_a_request_takes_effect_once_however_often_it_is_sent() -> None:
+    node = Alone()
+    node.lead()
+    results = [node.propose(put(b"k", b"%d" % n, request=b"r" * 16)) for n in range(3)]
+    node.acknowledge("b")
+    assert isinstance(results[0][0], Applied)
+    assert results[1:] == [[Duplicate(b"response to " + b"r" * 16)]] * 2
+    assert node.machine.machine.get(b"k").value == b"0"  # type: ignore[union-attr]
+
+
+# Membership
+
+
+def test_no_membership_change_before_the_terms_no_op_and_only_one_at_a_time() -> None:
+    node = Alone()
+    node.become_leader()
+    results: list[object] = []
+    change = node.machine.change_members
+    assert isinstance(raises(lambda: change(lambda c: c.without("c"), results.append)), Conflict)
+    node.acknowledge("b")
+    change(lambda c: c.without("c"), results.append)
+    assert isinstance(raises(lambda: change(lambda c: c.without("b"), results.append)), Conflict)
+    assert node.machine.log.configurations.voters == ("a", "b")
+    node.tick()
+    node.acknowledge("b")
+    assert results == [node.machine.log.last_index]
+    change(lambda c: c.without("b"), results.append)
+
+
+def test_a_membership_change_that_is_truncated_goes_out_of_effect() -> None:
+    node = Alone()
+    node.lead()
+    node.machine.change_members(lambda c: c.without("c"), lambda _: None)
+    node.tick()
+    log = node.machine.log
+    at = log.entry(log.last_index - 1)
+    assert log.configurations.voters == ("a", "b")
+    node.append([noop(at, term=9)], previous=at, term=9, sender="c")
+    assert log.configurations.voters == ("a", "b", "c")
+    assert set(node.links.dialled) == {"b", "c"}
+
+
+# Restart
+
+
+def test_a_restart_after_power_loss_keeps_what_was_acknowledged_and_applies_it_again() -> None:
+    node = follower_with(4, commit=5)
+    assert node.machine.applied == 5
+    again = node.restarted()
+    assert (again.machine.applied, again.machine.log.last_index) == (0, 5)
+    again.append([], previous=again.machine.log.entry(5), term=1, commit=5)
+    assert again.machine.machine.state_digest == node.machine.machine.state_digest
+
+
+def test_a_state_that_is_not_on_the_log_is_corruption() -> None:
+    node = follower_with(4, commit=5)
+    node.state_store.sync()
+    other = follower_with(2)
+    with pytest.raises(Corruption):
+        Alone(journal_store=other.journal_store.crash(), state_store=node.state_store.crash())
+
+
+def test_members_of_the_log_not_of_the_configuration_count_after_a_restart() -> None:
+    node = Alone()
+    node.lead()
+    node.machine.change_members(lambda c: c.without("c"), lambda _: None)
+    node.tick()
+    node.acknowledge("b")
+    assert node.restarted().machine.log.configurations.voters == ("a", "b")
+    assert members("ab")[0].node_id == "a"
