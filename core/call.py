@@ -60,8 +60,8 @@ class Grant:
 
 
 class Call:
-    """One request under way. print_: the fingerprint of what it asks, when it is to take effect once. committed: whether
-    it has taken effect."""
+    """One request under way. print_: the fingerprint of what it asks, when it is to take effect once. committed:
+    whether it has taken effect."""
 
     __slots__ = ("committed", "deadline", "print_", "request", "trail")
 

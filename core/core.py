@@ -53,8 +53,8 @@ _ENVELOPE_BYTES = 64 * 1024
 _ENVELOPE_DEPTH = 4
 
 _UNDELIVERED = (NotLeader, NoLeader, Unavailable)
-"""What a forwarded request comes back with, exactly of these classes, when certainly nothing was appended and another try
-may find the leader."""
+"""What a forwarded request comes back with, exactly of these classes, when certainly nothing was appended and a new
+try may find the leader."""
 
 
 class Core:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from holdfast.core.request import DATA_BYTES_MAX
@@ -18,15 +19,17 @@ DEPTH_MAX = 100
 
 _INTEGER_LIMIT = 10**4300
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def encode(value: object, *, field: str, bytes_max: int = DATA_BYTES_MAX, depth_max: int = DEPTH_MAX) -> bytes:
     """The value as UTF-8 JSON without spaces, members in their order. Raises InvalidArgument naming `field`."""
     check(value, field=field, depth_max=depth_max)
-    try:
-        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        # Not chained: the cause carries the string.
-        raise InvalidArgument("a string is not valid Unicode (a lone surrogate): correct it", field=field) from None
+    # Not by catching the encoder's error: that one would carry the whole text along as its context.
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if _LONE_SURROGATE.search(text):
+        raise InvalidArgument("a string is not valid Unicode (a lone surrogate): correct it", field=field)
+    encoded = text.encode()
     if len(encoded) > bytes_max:
         raise InvalidArgument(
             f"the data has {len(encoded)} bytes of JSON: at most {bytes_max} are allowed; split it", field=field
