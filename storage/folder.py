@@ -8,9 +8,11 @@ leaves half of it; the mark, written once and made durable before anything else,
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from holdfast.proto.errors import Corruption, FailedPrecondition, StorageFailed
 
@@ -23,32 +25,51 @@ FORMAT = b"holdfast store, format 1\n"
 _CONFIG = "rocksdict-config.json"
 
 
-def prepare(path: Path) -> bool:
-    """Make or check the folder of a store. Returns whether it holds a database already.
+def prepare(path: Path) -> tuple[bool, BinaryIO]:
+    """Make or check the folder of a store. Returns whether it holds a database already, and a file that locks the
+    folder until it is closed: RocksDB's own lock comes only after it has written to the folder.
 
-    Raises FailedPrecondition when the folder is not ours, Corruption when a part of the database is missing, and
-    StorageFailed when the disk refuses."""
+    Raises FailedPrecondition when the folder is in use or not ours, Corruption when a part of the database is missing,
+    and StorageFailed when the disk refuses."""
     try:
-        return _prepare(path)
+        _make(path)
+        lock = (path / MARK).open("rb")
+        try:
+            _lock(path, lock)
+            return _check(path), lock
+        except BaseException:
+            lock.close()
+            raise
     except OSError as error:
         raise StorageFailed(f"the data folder {path} cannot be used: {error.strerror}") from error
 
 
-def _prepare(path: Path) -> bool:
+def _make(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700)
         sync_folder(folder.parent)
-    mark = path / MARK
-    held = _holds_database(path)
-    if not mark.exists():
-        if held:
+    if not (path / MARK).exists():
+        if _holds_database(path):
             raise FailedPrecondition(
                 f"the folder {path} holds a database that is not Holdfast's: choose another folder"
             )
         write_mark(path)
-    elif mark.read_bytes() != FORMAT:
+
+
+def _lock(path: Path, lock: BinaryIO) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FailedPrecondition(
+            f"the store in {path} is open in another process: stop that one, or use another folder"
+        ) from None
+
+
+def _check(path: Path) -> bool:
+    if (path / MARK).read_bytes() != FORMAT:
         raise FailedPrecondition(f"the store in {path} has a format this version does not know: run the one that does")
+    held = _holds_database(path)
     _check_encoding(path)
     if held and not (path / "CURRENT").exists():
         raise Corruption(
@@ -82,7 +103,7 @@ def _check_encoding(path: Path) -> None:
 
 def write_mark(path: Path) -> None:
     """Mark the folder as a store's, durably."""
-    temporary = path / f"{MARK}.new"
+    temporary = path / f"{MARK}.{os.getpid()}"
     with temporary.open("wb") as file:
         file.write(FORMAT)
         file.flush()

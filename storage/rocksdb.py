@@ -6,6 +6,7 @@
   `items()`, `keys()` and `values()` never ask and are not used.
 - A live iterator keeps the folder locked after `close()` and reads freed state. `close` drops them first.
 - An ill-formed `delete_range` fails and leaves the database refusing everything after it. It never gets there.
+- Some damage to the log is replayed as a shorter log, or for ever: `wal.py` looks before RocksDB does.
 - Errors are bare Exceptions with RocksDB's status as text. This module alone reads that text.
 
 Recovery mode. A machine that loses power may keep half of the last record of the write-ahead log: that record was not
@@ -17,9 +18,11 @@ is then rebuilt from its peers.
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from rocksdict import (
     BlockBasedOptions,
@@ -35,7 +38,7 @@ from rocksdict import (
 )
 
 from holdfast.proto.errors import Corruption, FailedPrecondition, HoldfastError, StorageFailed
-from holdfast.storage import folder
+from holdfast.storage import folder, wal
 from holdfast.storage.limits import check_key, check_write
 
 WRITE_BUFFER_BYTES = 16 * 1024 * 1024
@@ -48,9 +51,10 @@ BLOCK_CACHE_BYTES = 8 * 1024 * 1024
 class RocksStore:
     """A Store in a folder. Opened by `open`; `sync` may run in another thread, everything else in one."""
 
-    def __init__(self, database: Rdict, path: Path) -> None:
+    def __init__(self, database: Rdict, path: Path, lock: BinaryIO) -> None:
         """Use `open`."""
         self._database = database
+        self._lock = lock
         self._path = path
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._closed = False
@@ -62,12 +66,17 @@ class RocksStore:
 
         Raises FailedPrecondition when another process has it open or the folder is not ours, Corruption when its files
         are damaged, StorageFailed when the disk refuses."""
-        held = folder.prepare(path)
+        held, lock = folder.prepare(path)
         try:
+            wal.check_logs(path)
             database = Rdict(str(path), _options(create=not held))
+        except HoldfastError:
+            lock.close()
+            raise
         except Exception as error:
+            lock.close()
             raise _opening_error(path, error) from error
-        return cls(database, path)
+        return cls(database, path, lock)
 
     def get(self, key: bytes) -> bytes | None:
         """See Store."""
@@ -138,6 +147,7 @@ class RocksStore:
         try:
             if target.exists():
                 raise FileExistsError(f"{target} exists")
+            shutil.rmtree(building, ignore_errors=True)  # of an attempt that was cut short
             Checkpoint(self._database).create_checkpoint(str(building))
             folder.write_mark(building)
             building.rename(target)
@@ -159,6 +169,7 @@ class RocksStore:
             raise _error(self._path, error) from error
         finally:
             self._database.close()
+            self._lock.close()
 
     def __repr__(self) -> str:
         return f"<RocksStore {self._path}{' closed' if self._closed else ''}>"
