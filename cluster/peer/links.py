@@ -17,17 +17,19 @@ OnSession = Callable[[str], None]
 
 
 class Links(Protocol):
-    """At most one live session for each peer, whoever dialled it: the newest one mutes the older, so that nothing sent
-    over an old session is delivered after `on_connected` of a newer one. All methods and callbacks run on the
-    event-loop thread. Callbacks must not block.
+    """One session each way for each peer: a node sends on the session it dialled, and `on_connected`, `on_disconnected`
+    and `send` are about that one. The newest session of a sender mutes its older ones, so that nothing sent over an
+    old session is delivered after `on_connected` of a newer one at the sender. (What the peer sent on its own session
+    is not affected: an answer to an old message may still come.) All methods and callbacks run on the event-loop
+    thread. Callbacks must not block.
 
-    A callback that raises ValueError has found a malformed message: the session it came from is dropped (and
+    `on_message` raises ValueError for a malformed message: the sessions with that peer are dropped both ways (and
     `on_disconnected` follows). Nothing else may be raised by a callback.
     """
 
     def bind(self, *, on_message: OnMessage, on_connected: OnSession, on_disconnected: OnSession) -> None:
-        """Register the callbacks; once, before the first session. Sessions of peers that are not in `set_peers` are
-        accepted too when their certificate is of the cluster's CA: the consensus module judges what they may say."""
+        """Register the callbacks; once. Incoming sessions of nodes that are neither in `set_peers` nor let in by the
+        network's own rule for joining nodes are refused; what a node that was let in may say, consensus judges."""
         ...
 
     def set_peers(self, peers: Mapping[str, str]) -> None:

@@ -273,12 +273,12 @@ class PeerNetwork:
     async def _end_sessions(self) -> None:
         """A goodbye to every peer; those that do not take it in time are cut."""
         await asyncio.sleep(0)  # transports that were cut close their sockets in the loop's next turn
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.close("stopping")
         closings = [asyncio.ensure_future(session.closed.wait()) for session in self._sessions]
         if closings:
             await asyncio.wait(closings, timeout=self._limits.close_s)
-        for session in self._sessions:
+        for session in list(self._sessions):
             session.abort("stopping")
         if closings:
             await asyncio.wait(closings)
