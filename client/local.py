@@ -226,9 +226,9 @@ class LocalCluster:
         node.directory.mkdir(mode=0o700, exist_ok=True)
         _run_daemon("certs", "issue", str(self.certs_dir), node.node_id, "--dns", "localhost", "--ip", LOOPBACK)
         tls = {
-            "cert_file": str(self.certs_dir / f"{node.node_id}.crt"),
-            "key_file": str(self.certs_dir / f"{node.node_id}.key"),
-            "ca_file": str(self.ca_file),
+            "cert_file": str(self.certs_dir.resolve() / f"{node.node_id}.crt"),
+            "key_file": str(self.certs_dir.resolve() / f"{node.node_id}.key"),
+            "ca_file": str(self.ca_file.resolve()),
         }
         members = [
             {"node_id": n.node_id, "cluster_address": n.cluster_address, "api_address": n.api_address}
@@ -237,7 +237,7 @@ class LocalCluster:
         config = {
             "node_id": node.node_id,
             "cluster_name": "local",
-            "data_dir": str(node.data_dir),
+            "data_dir": str(node.data_dir.resolve()),
             "api": {"bind": node.api_address, "advertise": node.api_address, "tls": tls},
             "cluster": {
                 "bind": node.cluster_address,
