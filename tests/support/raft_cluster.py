@@ -1,0 +1,189 @@
+"""RaftNodes in one event loop, joined by links that deliver in the next turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from support.raft_rig import members
+
+from holdfast.cluster.peer.links import OnMessage, OnSession
+from holdfast.cluster.raft.consensus import Member
+from holdfast.cluster.raft.node import RaftNode
+from holdfast.cluster.raft.timing import Limits
+from holdfast.proto.errors import Fatal, Unavailable
+from holdfast.storage.memory import MemoryStore
+
+DEADLINE_S = 30.0
+
+
+class LoopLinks:
+    """One node's end of the links."""
+
+    def __init__(self, network: LoopNetwork, node_id: str) -> None:
+        self.network = network
+        self.node_id = node_id
+        self.wanted: set[str] = set()
+        self.sessions: set[str] = set()
+
+    def bind(self, *, on_message: OnMessage, on_connected: OnSession, on_disconnected: OnSession) -> None:
+        self.on_message, self.on_connected, self.on_disconnected = on_message, on_connected, on_disconnected
+        self.network.ends[self.node_id] = self
+        self.network.settle()
+
+    def set_peers(self, peers: Mapping[str, str]) -> None:
+        self.wanted = set(peers)
+        self.network.settle()
+
+    def send(self, node_id: str, payload: bytes) -> bool:
+        if node_id not in self.sessions:
+            return False
+        asyncio.get_running_loop().call_soon(self.network.deliver, self.node_id, node_id, payload)
+        return True
+
+
+class LoopNetwork:
+    """Who can reach whom."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, LoopLinks] = {}
+        self.cut: set[str] = set()
+        self._settling = False
+
+    def deliver(self, sender: str, receiver: str, payload: bytes) -> None:
+        end = self.ends.get(receiver)
+        if end is not None and sender in end.sessions:
+            end.on_message(sender, payload)
+
+    def settle(self) -> None:
+        """Bring sessions up and down as the nodes' wishes and the cuts say, in the next turn of the loop."""
+        if not self._settling:
+            self._settling = True
+            asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settling = False
+        for a in sorted(self.ends):
+            for b in sorted(self.ends):
+                if a < b:
+                    self._settle_pair(a, b)
+
+    def _settle_pair(self, a: str, b: str) -> None:
+        one, other = self.ends[a], self.ends[b]
+        wanted = (b in one.wanted or a in other.wanted) and not {a, b} & self.cut
+        if wanted != (b in one.sessions):
+            for end, peer in ((one, b), (other, a)):
+                if wanted:
+                    end.sessions.add(peer)
+                    end.on_connected(peer)
+                else:
+                    end.sessions.discard(peer)
+                    end.on_disconnected(peer)
+
+    def isolate(self, *node_ids: str) -> None:
+        """Cut these nodes off from everyone; nobody when none is named."""
+        self.cut = set(node_ids)
+        self.settle()
+
+    def gone(self, node_id: str) -> None:
+        """The node's process ended."""
+        end = self.ends.pop(node_id, None)
+        if end is None:
+            return
+        for peer in sorted(end.sessions):
+            other = self.ends.get(peer)
+            if other is not None:
+                other.sessions.discard(node_id)
+                other.on_disconnected(node_id)
+
+
+class LoopCluster:
+    """A cluster whose nodes are named by letters."""
+
+    def __init__(self, initial: str, *, limits: Limits | None = None) -> None:
+        self.initial = members(initial)
+        self.limits = limits
+        self.network = LoopNetwork()
+        self.stores: dict[str, tuple[MemoryStore, MemoryStore]] = {}
+        self.nodes: dict[str, RaftNode] = {}
+        self.fatal: dict[str, Fatal] = {}
+
+    async def start(self, node_id: str, *, initial: tuple[Member, ...] | None = None) -> RaftNode:
+        """Start a node, on the stores it had before if it ran before."""
+        journal_store, state_store = self.stores.setdefault(node_id, (MemoryStore(), MemoryStore()))
+        node = RaftNode(
+            member=members(node_id)[0],
+            initial_members=self.initial if initial is None else initial,
+            journal_store=journal_store,
+            state_store=state_store,
+            links=LoopLinks(self.network, node_id),
+            clock=time.monotonic,
+            rng=random.Random(node_id),
+            on_fatal=lambda error: self.fatal.__setitem__(node_id, error),
+            limits=self.limits,
+        )
+        node.set_eligible(eligible=True)
+        self.nodes[node_id] = node
+        await node.start()
+        return node
+
+    async def start_all(self) -> None:
+        for member in self.initial:
+            await self.start(member.node_id)
+
+    async def kill(self, node_id: str) -> None:
+        """End a node as a loss of power does."""
+        node = self.nodes.pop(node_id)
+        self.network.gone(node_id)
+        await node.stop()
+        journal_store, state_store = self.stores[node_id]
+        self.stores[node_id] = (journal_store.crash(), state_store.crash())
+
+    async def stop(self) -> None:
+        for node in self.nodes.values():
+            await node.stop()
+
+    async def leader(self) -> RaftNode:
+        """The ready leader whom a majority follows."""
+        found: list[RaftNode] = []
+
+        def one_leads() -> bool:
+            statuses = [(node, node.status()) for node in self.nodes.values()]
+            found[:] = [node for node, status in statuses if status.ready]
+            return len(found) == 1
+
+        await until(one_leads)
+        return found[0]
+
+    async def everywhere(self, key: bytes, value: bytes) -> None:
+        """Wait until every running node's own state holds the record."""
+        for node in self.nodes.values():
+            await until_async(lambda node=node: _holds(node, key, value))  # type: ignore[misc]
+
+
+async def _holds(node: RaftNode, key: bytes, value: bytes) -> bool:
+    record = await node.get(key)
+    return record is not None and record.value == value
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, with a deadline that only a failure reaches."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come about"
+        await asyncio.sleep(0.005)
+
+
+async def until_async(condition: Callable[[], Awaitable[bool]]) -> None:
+    """As `until`, for a condition that is awaited. Unavailable counts as "not yet"."""
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            if await condition():
+                return
+        except Unavailable:
+            pass
+        assert time.monotonic() < end, "the condition did not come about"
+        await asyncio.sleep(0.005)
