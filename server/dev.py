@@ -12,16 +12,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import grpc
 
 from holdfast.proto.v1 import sys_pb2
-from holdfast.proto.v1.sys_pb2_grpc import SysServiceAsyncStub, SysServiceStub
+from holdfast.proto.v1.sys_pb2_grpc import SysServiceStub
 from holdfast.server.certs import create_ca, issue_node
 from holdfast.server.config import ApiConfig, ClusterConfig, InitialMember, LogConfig, NodeConfig, TlsFiles
 from holdfast.server.logging import configure
 from holdfast.server.node import run
+
+if TYPE_CHECKING:
+    from holdfast.proto.v1.sys_pb2_grpc import SysServiceAsyncStub
 
 LOOPBACK = "127.0.0.1"
 NODE_ID = "dev"

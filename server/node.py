@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 import holdfast
 from holdfast.cluster.peer.network import PeerNetwork
 from holdfast.cluster.peer.tls import PeerTls
-from holdfast.cluster.raft.consensus import Consensus, ConsensusStatus, Member, Role
+from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
@@ -198,7 +198,7 @@ class Node:
         await self._raft.start()
         await self._seal.load()
         self._seal.on_change(self._seal_changed)
-        self._consensus.on_role_change(self._role_changed)
+        self._consensus.on_role_change(lambda _: self._grpc_health.refresh())
         await self._grpc_health.start()
         self._listen()
         await self._server.start()
@@ -247,7 +247,7 @@ class Node:
             heir = await self._consensus.transfer_leadership(timeout_s=TRANSFER_TIMEOUT_S)
             log.info("handed leadership on", leader_id=heir)
         except HoldfastError as error:
-            log.warning("leadership was not handed on; the others will elect", reason=error.reason)
+            log.info("leadership was not handed on; the others will elect", reason=error.reason)
 
     def _on_fatal(self, error: Fatal) -> None:
         if not self.fatal.done():
@@ -280,13 +280,7 @@ class Node:
     def _seal_changed(self, status: SealStatus) -> None:
         if status.sealed:
             self._core.forget()
-        self._changed("sealed" if status.sealed else "unsealed")
-
-    def _role_changed(self, status: ConsensusStatus) -> None:
-        self._changed(status.role.value, term=status.term, leader_id=status.leader_id, ready=status.ready)
-
-    def _changed(self, now: str, **fields: object) -> None:
-        log.info("state changed", now=now, **fields)
+        log.info("seal_state", sealed=status.sealed, initialized=status.initialized, reason=status.last_seal_reason)
         self._grpc_health.refresh()
 
 
