@@ -11,7 +11,7 @@ from support.local_consensus import Fault
 
 from holdfast.proto.errors import Conflict, InvalidArgument, NotFound, OutcomeUnknown
 
-PATHS = st.sampled_from(["a", "b", "a/b", "ä/ /x"])
+PATHS = st.sampled_from(["a", "a", "a", "b", "a/b", "ä/ /x"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("aä\0")
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("ab"), inner), max_leaves=4
@@ -105,6 +105,15 @@ class KvMachine(RuleBasedStateMachine):
         model = self.secrets.setdefault(path, Model())
         model.add(data, self.node.time)
         assert answer["version"] == model.current
+
+    @rule(path=PATHS, count=st.integers(2, 12))
+    def put_many(self, path: str, count: int) -> None:
+        """So that versions are pushed out often."""
+        model = self.secrets.setdefault(path, Model())
+        for n in range(count):
+            data = {"n": n}
+            self.ask("update", f"secret/data/{path}", {"data": data, "options": {"cas": model.current}})
+            model.add(data, self.node.time)
 
     @rule(path=PATHS, patch=DOCUMENTS, fault=OUTCOMES)
     def patch(self, path: str, patch: dict[str, Any], fault: Fault | None) -> None:
