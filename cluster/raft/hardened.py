@@ -149,9 +149,10 @@ class HardenedRaft(VotingNode):
         leadership = self.leadership
         if leadership is None:
             raise not_leader(self.leader_id)
+        configuration = change(self.log.configurations.current)
         if not self._members_settled(leadership):
             raise Conflict("another membership change is under way, or the leader is new; try again in a moment")
-        self._changes[self._append_members(change(self.log.configurations.current))] = on_done
+        self._changes[self._append_members(configuration)] = on_done
         self._wake()
 
     def transfer(self, target: str) -> None:
