@@ -38,8 +38,8 @@ class ClientConfig:
     client_cert_file, client_key_file: PEM files, both or neither.
     tls_server_name: the name to expect in the nodes' certificates instead of the address.
     timeout_s: the longest a call may take, all its attempts and waits included.
-    attempt_timeout_s: how long one of several nodes may stay silent before the next one is asked. It doubles each time
-        it passes within a call, so that a slow cluster is waited for.
+    attempt_timeout_s: how long one of several nodes may stay silent before the next one is asked. It doubles when all
+        of them were silent that long, so that a slow cluster is waited for.
     max_retries: how often a call is repeated after a wait. Going on to a node not yet asked is not a repetition.
     """
 

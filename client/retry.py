@@ -118,7 +118,8 @@ class RetrySession:
         remaining = max(0.001, self._deadline - now)
         timeout_s = remaining
         if len(self._addresses) > 1 and self._effect is not Effect.ONCE:
-            timeout_s = min(remaining, self._policy.attempt_timeout_s * 2.0 ** min(self._timeouts, 30))
+            rounds = self._timeouts // len(self._addresses)
+            timeout_s = min(remaining, self._policy.attempt_timeout_s * 2.0 ** min(rounds, 30))
         age_ms = 0 if self._acted_since is None else max(1, round((now - self._acted_since) * 1000))
         self._slot_time = now
         return Slot(self._addresses[self._index], timeout_s, age_ms)

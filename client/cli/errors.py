@@ -19,7 +19,6 @@ _NEXT: tuple[tuple[type[HoldfastError], str], ...] = (
     (errors.Uninitialized, "run `holdfast operator init` once, then `holdfast operator unseal` on each node"),
     (errors.Sealed, "run `holdfast operator unseal` on this node, or name another one with -address"),
     (errors.NoLeader, "see `holdfast status` on each node; a majority must be running and unsealed"),
-    (errors.Conflict, "read the current version and decide again"),
     (errors.Overloaded, "try again later, and more slowly"),
     (errors.OutcomeUnknown, "look at the current state before repeating it"),
     (errors.Fatal, "see the node's log; it stops rather than serve doubtful data"),

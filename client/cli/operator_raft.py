@@ -33,7 +33,9 @@ def join(app: App, node_id: str, cluster_address: str, api_address: str) -> None
     """
     with app.client() as client:
         index = client.raft.join(node_id, cluster_address=cluster_address, api_address=api_address)
-    app.show({"data": {"node_id": node_id, "index": index}}, lambda: f"{node_id} is a member now.")
+    app.show(
+        {"data": {"node_id": node_id, "index": index}}, lambda: f"{node_id} joined. It votes once it has caught up."
+    )
 
 
 @raft.command("list-peers", context_settings=SETTINGS)

@@ -159,7 +159,7 @@ def test_a_silent_node_is_left_soon_and_a_slow_cluster_is_given_more_time() -> N
     for _ in range(4):
         timeouts.append(calls.slot(0.0).timeout_s)
         calls.failed(0.0, silent)
-    assert timeouts == [1.0, 2.0, 4.0, 8.0]
+    assert timeouts == [1.0, 1.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize(("addresses", "effect"), [(1, Effect.READ), (1, Effect.WRITE), (3, Effect.ONCE)])

@@ -140,7 +140,7 @@ def test_a_secret_goes_through_its_whole_life(command: Holdfast, node: FakeNode)
     assert command("kv", "put", "-cas=0", "secret/a/b", "x=1", "y=1").code == 0
     refused = command("kv", "put", "-cas=0", "secret/a/b", "x=2")
     assert refused.code == 2
-    assert "Next: read the current version" in refused.err
+    assert "check-and-set" in refused.err
     assert command("kv", "patch", "secret/a/b", "x=2", "-remove-data=y", "-field=version").out == "2"
     assert command("kv", "get", "-format=json", "secret/a/b").json()["data"]["data"] == {"x": "2"}
     assert command("kv", "rollback", "-version=1", "secret/a/b", "-field=version").out == "3"
