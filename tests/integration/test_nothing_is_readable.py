@@ -76,8 +76,11 @@ def use_everything(running: Running) -> None:
             pytest.raises(errors.Unauthenticated),
         ):
             stranger.kv.get(f"{FOLDER}/{NAME}")
-        with running.cluster.client(node.api_address) as stranger, pytest.raises(errors.HoldfastError):
-            stranger.sys.unseal(REJECTED)
+        with running.client(node.api_address) as client:
+            client.sys.seal()
+            with pytest.raises(errors.HoldfastError):
+                client.sys.unseal(REJECTED)
+        running.unseal(node)
     last = running.cluster.nodes[-1]
     last.stop()
     running.restart([last])

@@ -125,7 +125,7 @@ def assert_nothing_lost(client: Client, writer: Writer) -> int:
         if not possible:
             assert versions == list(range(1, len(versions) + 1)), f"versions are not contiguous: {versions}"
         kept = {version.version for version in metadata.versions}
-        assert kept == set(range(metadata.oldest_version, metadata.current_version + 1))
+        assert kept == set(range(max(1, metadata.oldest_version), metadata.current_version + 1))
         for version, value in writes:
             if version in kept:
                 assert client.kv.get(path, version=version).data == {"value": value}, (path, version)
