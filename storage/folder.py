@@ -79,10 +79,8 @@ def _check(path: Path) -> bool:
 
 
 def _holds_database(path: Path) -> bool:
-    """Whether there is anything a new database would hide. A creation that was interrupted leaves empty logs only."""
-    return (path / "CURRENT").exists() or any(
-        file.suffix == ".sst" or (file.suffix == ".log" and file.stat().st_size > 0) for file in path.iterdir()
-    )
+    """Whether there is anything a new database would hide. RocksDB makes CURRENT before any log or table."""
+    return any(file.name == "CURRENT" or file.suffix in (".sst", ".log") for file in path.iterdir())
 
 
 def _check_encoding(path: Path) -> None:

@@ -1,10 +1,11 @@
 """A look at RocksDB's write-ahead logs before RocksDB replays them. Knows the log's file format, not RocksDB.
 
-RocksDB verifies every record's checksum, and it covers neither the record's length nor the end of the file. Two kinds
-of damage get past it, and are refused here:
+RocksDB verifies every record's checksum, and it covers neither the record's length nor the end of the file. Three
+kinds of damage get past it, and are refused here:
 
 - a length that reaches behind the end of the file looks like a record torn by a loss of power, so that this record and
   all behind it would be dropped without a word;
+- zeros from the end of a record on look like space that was never written, and are skipped, with what they replaced;
 - a record type of the kind used for recycled logs, which are never written here, makes the replay run for ever.
 
     log    = blocks of 32 KiB; a record never crosses a block, a trailer of less than 7 bytes is left empty
@@ -38,22 +39,26 @@ def check_logs(folder: Path) -> None:
 
 
 def _torn(log: Path) -> bool:
-    """Whether a log ends within a record."""
+    """Whether a log ends within a record, or in space that was never written."""
+    ended = False
     with log.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
-            if _ends_within_record(log, block):
-                return True
-    return False
+            if ended and block.strip(b"\0"):
+                raise _damaged(log, "a part was overwritten with zeros")
+            ended = ended or _ends_within(log, block)
+    return ended
 
 
-def _ends_within_record(log: Path, block: bytes) -> bool:
+def _ends_within(log: Path, block: bytes) -> bool:
     position = 0
     while position < len(block) and _BLOCK_BYTES - position >= _HEADER_BYTES:
         if len(block) - position < _HEADER_BYTES:
             return True
         length, kind = _header(block, position)
         if kind == 0 and length == 0:
-            return False  # preallocated and never written; RocksDB skips to the next block
+            if block[position:].strip(b"\0"):
+                raise _damaged(log, "a part was overwritten with zeros")
+            return True
         end = position + _HEADER_BYTES + length
         if kind not in _TYPES or end > _BLOCK_BYTES:
             raise _damaged(log, "a record's header is impossible")
