@@ -97,6 +97,12 @@ def test_zeros_are_taken_for_the_end_of_a_log_only_where_nothing_follows(tmp_pat
             reopened(variant(tmp_path / "cut-off", changed))
 
 
+def test_zeros_over_one_write_of_a_short_log_do_not_end_it(cut_off: Path) -> None:
+    log = log_of(cut_off).read_bytes()
+    with pytest.raises(Corruption, match="zeros"):
+        reopened(variant(cut_off, log[:RECORD] + bytes(RECORD) + log[2 * RECORD :]))
+
+
 def test_a_log_torn_before_a_later_log_is_refused(cut_off: Path) -> None:
     log = log_of(cut_off)
     later = log.with_name(f"{int(log.stem) + 100:06}.log")
