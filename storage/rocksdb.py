@@ -1,4 +1,4 @@
-"""The RocksDB store: the only module that touches rocksdict (0.3.29, with RocksDB 9.8.4 in it), and the place of what it demands.
+"""The RocksDB store: the only module that touches rocksdict, and the place of what it demands (0.3.29, RocksDB 9.8.4).
 
 - `put`, `write`, `get` and iteration hold the GIL, a synced write through its whole fsync. Therefore writes go out
   unsynced and `sync` calls `flush_wal(True)`, which releases the GIL, in whatever thread the caller likes.
