@@ -78,6 +78,7 @@ class HardenedRaft(VotingNode):
         self._transfer_due_s = float("-inf")
         self._ask_due_s = float("-inf")
         self._appended = False
+        self._contacts: dict[str, str] = {}
         self.proposals = Proposals(
             queue_count=limits.queue_count, queue_bytes=limits.queue_bytes,
             group_count=limits.group_count, group_bytes=limits.group_bytes,
@@ -314,12 +315,21 @@ class HardenedRaft(VotingNode):
         if configurations.index <= self.commit:
             addresses.clear()
         addresses.update((m.node_id, m.cluster_address) for m in configurations.current.members)
+        if self._contacts.keys() <= set(configurations.peers):
+            self._contacts = {}
+        addresses = self._contacts | addresses
         addresses.pop(self.node_id, None)
         self.other_nodes = {self._links_transport.node(node_id) for node_id in addresses}
         if self.leadership is not None:
             self.leadership.follow_members(self._member_ids(), self._connected, self._clock())
         self._links_transport.dial(addresses)
         _log.info("members", members=list(configurations.peers), voters=list(configurations.voters))
+
+    def _meet(self, contacts: dict[str, str]) -> None:
+        """Dial also the members that this node's own log does not name yet (it is joining, or far behind)."""
+        if contacts != self._contacts and not contacts.keys() <= set(self.log.configurations.peers):
+            self._contacts = contacts
+            self._members_changed()
 
     def _members_settled(self, leadership: Leadership) -> bool:
         """Whether a membership change may be appended: the term's no-op and the change before are committed."""
@@ -362,6 +372,8 @@ class HardenedRaft(VotingNode):
             return
         self._campaign.end()
         self._quorum_contact_s = max(self._quorum_contact_s, self.leader_heard_s - message.quorum_age_ms / 1000)
+        if message.contacts:
+            self._meet(dict(message.contacts))
         verdict = accept(self.log, self.commit, message)
         if not verdict.accepted:
             reply = AppendReply(self.term, False, verdict.index, message.prev_index, message.stamp, self.eligible)

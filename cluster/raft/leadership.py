@@ -151,20 +151,21 @@ class Leadership:
     def _append_for(self, node_id: str, progress: Progress) -> Append:
         previous = self._journal.at(progress.next - 1)
         if previous is None:
-            return self._append(self._without_log(node_id), ())
+            return self._append(self._without_log(node_id), (), probe=True)
         room = progress.has_room(
             window_bytes=self._limits.window_bytes, window_messages=self._limits.window_messages
         )  # fmt: skip
+        probe = progress.mode is Mode.PROBE
         # Followers at the same place share one message, which is then encoded once.
-        key = (self._stamp, self.commit, progress.next, self._journal.last_index, int(room))
+        key = (self._stamp, self.commit, progress.next, self._journal.last_index, int(room), int(probe))
         if self._shared is None or self._shared[0] != key:
             entries: tuple[Entry, ...] = ()
             if room and progress.next <= self._journal.last_index:
                 entries = self._journal.between(progress.next, count=1024, bytes_max=self._limits.append_bytes)
-            self._shared = (key, self._append(previous, entries))
+            self._shared = (key, self._append(previous, entries, probe=probe))
         return self._shared[1]
 
-    def _append(self, previous: Entry | Position, entries: tuple[Entry, ...]) -> Append:
+    def _append(self, previous: Entry | Position, entries: tuple[Entry, ...], *, probe: bool) -> Append:
         return Append(
             term=self._term,
             prev_index=previous.index,
@@ -175,7 +176,12 @@ class Leadership:
             trim=self.trim_index(),
             quorum_age_ms=self._age_ms,
             entries=entries,
+            contacts=self._contacts() if probe else (),
         )
+
+    def _contacts(self) -> tuple[tuple[str, str], ...]:
+        members = self._journal.configurations.current.members
+        return tuple((member.node_id, member.cluster_address) for member in members)
 
     def _without_log(self, node_id: str) -> Entry | Position:
         """The member needs entries that were trimmed. This is where a snapshot is to be sent; without one, the member

@@ -11,12 +11,15 @@ from typing import Annotated
 import msgspec
 
 from holdfast.cluster.raft.entries import Count, Digest, Entry
+from holdfast.cluster.raft.membership import MEMBERS_MAX
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """The largest message, in bytes."""
 
 ENTRIES_MAX = 4096
 """The most entries in one message."""
+
+Name = Annotated[str, msgspec.Meta(max_length=512)]
 
 
 class MalformedMessage(ValueError):
@@ -63,6 +66,8 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=5):
     stamp: rises with every round; echoed in the reply, which then proves contact and leadership as of that round.
     trim: the highest index that every member has durably.
     quorum_age_ms: since the leader knew itself to be in contact with a quorum.
+    contacts: while the leader does not know the follower's log: the members and their cluster addresses, so that a
+        node whose own log does not name the leader yet can answer it.
     """
 
     term: Count
@@ -74,6 +79,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=5):
     trim: Count
     quorum_age_ms: Count
     entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=ENTRIES_MAX)] = ()
+    contacts: Annotated[tuple[tuple[Name, Name], ...], msgspec.Meta(max_length=MEMBERS_MAX)] = ()
 
 
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):

@@ -54,7 +54,7 @@ class LoopNetwork:
 
     def deliver(self, sender: str, receiver: str, payload: bytes) -> None:
         end = self.ends.get(receiver)
-        if end is not None and sender in end.sessions:
+        if end is not None and sender in self.ends and receiver in self.ends[sender].sessions:
             end.on_message(sender, payload)
 
     def settle(self) -> None:
@@ -67,20 +67,20 @@ class LoopNetwork:
         self._settling = False
         for a in sorted(self.ends):
             for b in sorted(self.ends):
-                if a < b:
-                    self._settle_pair(a, b)
+                if a != b:
+                    self._settle_session(self.ends[a], b)
 
-    def _settle_pair(self, a: str, b: str) -> None:
-        one, other = self.ends[a], self.ends[b]
-        wanted = (b in one.wanted or a in other.wanted) and not {a, b} & self.cut
-        if wanted != (b in one.sessions):
-            for end, peer in ((one, b), (other, a)):
-                if wanted:
-                    end.sessions.add(peer)
-                    end.on_connected(peer)
-                else:
-                    end.sessions.discard(peer)
-                    end.on_disconnected(peer)
+    def _settle_session(self, dialler: LoopLinks, peer: str) -> None:
+        """A session carries one way: from who dials to a node that knows the dialler or is in no cluster yet."""
+        receiver = self.ends[peer]
+        welcome = dialler.node_id in receiver.wanted or not receiver.wanted
+        wanted = peer in dialler.wanted and welcome and not {peer, dialler.node_id} & self.cut
+        if wanted and peer not in dialler.sessions:
+            dialler.sessions.add(peer)
+            dialler.on_connected(peer)
+        elif not wanted and peer in dialler.sessions:
+            dialler.sessions.discard(peer)
+            dialler.on_disconnected(peer)
 
     def isolate(self, *node_ids: str) -> None:
         """Cut these nodes off from everyone; nobody when none is named."""
@@ -89,12 +89,9 @@ class LoopNetwork:
 
     def gone(self, node_id: str) -> None:
         """The node's process ended."""
-        end = self.ends.pop(node_id, None)
-        if end is None:
-            return
-        for peer in sorted(end.sessions):
-            other = self.ends.get(peer)
-            if other is not None:
+        self.ends.pop(node_id, None)
+        for _, other in sorted(self.ends.items()):
+            if node_id in other.sessions:
                 other.sessions.discard(node_id)
                 other.on_disconnected(node_id)
 

@@ -170,7 +170,7 @@ class World:
         process = self.processes.pop(node_id)
         process.alive = False
         process.machine.fail_all(lambda: OutcomeUnknown("the process ended"))
-        for peer in sorted(process.sessions):
+        for peer in sorted(self.processes):
             self._session_down(process.node_id, peer)
         journal_store, state_store = self.stores[node_id]
         self.stores[node_id] = (
@@ -232,26 +232,25 @@ class World:
             self.guard(process, lambda: process.transport.receive(sender, payload))
 
     def _keep_sessions(self) -> None:
-        """Sessions come up where someone dials and nothing is blocked; broken ones are noticed now and then."""
-        for a, one in sorted(self.processes.items()):
-            for b, other in sorted(self.processes.items()):
-                if a < b:
-                    self._keep_session(one, other)
+        """A session carries one way. It comes up where the sender dials, the receiver knows the sender or is in no
+        cluster yet, and nothing is blocked; a broken one is noticed sooner or later."""
+        for _, dialler in sorted(self.processes.items()):
+            for _, receiver in sorted(self.processes.items()):
+                if dialler is not receiver:
+                    self._keep_session(dialler, receiver)
         self.after(0.02, self._keep_sessions)
 
-    def _keep_session(self, one: Process, other: Process) -> None:
-        a, b = one.node_id, other.node_id
-        wanted = b in one.wanted or a in other.wanted
+    def _keep_session(self, dialler: Process, receiver: Process) -> None:
+        a, b = dialler.node_id, receiver.node_id
+        welcome = a in receiver.wanted or not receiver.machine.log.configurations.peers
+        wanted = b in dialler.wanted and welcome
         broken = (a, b) in self.blocked or (b, a) in self.blocked
-        if b in one.sessions:
+        if b in dialler.sessions:
             if not wanted or (broken and self.random.random() < 0.1):
-                self._session_down(a, b)
                 self._session_down(b, a)
         elif wanted and not broken:
-            one.sessions.add(b)
-            other.sessions.add(a)
-            self.guard(one, lambda: one.transport.connected(b))
-            self.guard(other, lambda: other.transport.connected(a))
+            dialler.sessions.add(b)
+            self.guard(dialler, lambda: dialler.transport.connected(b))
 
     def _session_down(self, peer: str, node_id: str) -> None:
         process = self.processes.get(node_id)
