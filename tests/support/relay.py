@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class RecordingRelay:
-    """Listens on a free loopback port, connects each session to `target_port`, and appends both directions to a file."""
+    """Listens on a free loopback port, passes sessions on to `target_port`, and appends both directions to a file."""
 
     def __init__(self, target_port: int, recording: Path) -> None:
         self._target_port = target_port
