@@ -34,6 +34,7 @@ from holdfast.core.tokens import TokenEntry
 from holdfast.proto.errors import (
     AuditFailed,
     Conflict,
+    Fatal,
     HoldfastError,
     NoLeader,
     NotLeader,
@@ -339,8 +340,12 @@ class Core:
         except (AuditFailed, NotLeader):
             raise  # not an outcome: another node will decide, or nothing can be recorded
         except HoldfastError as error:
-            await call.trail.outcome(error=error)
-            raise
+            try:
+                await call.trail.outcome(error=error)
+            except AuditFailed:
+                if not isinstance(error, OutcomeUnknown | Fatal):
+                    raise
+            raise  # that a write may have happened, or that the node must stop, is never hidden by the audit
         if isinstance(result, Response):
             try:
                 await call.trail.outcome(response=result)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from holdfast.core.call import Grant
 from holdfast.core.request import Request
-from holdfast.proto.errors import HoldfastError
+from holdfast.proto.errors import AuditFailed, Fatal, HoldfastError, OutcomeUnknown
 
 Authorize = Callable[[Request], Awaitable[Grant]]
 
@@ -16,12 +16,22 @@ Authorize = Callable[[Request], Awaitable[Grant]]
 async def authorized(authorize: Authorize, request: Request) -> AsyncIterator[None]:
     """Do the body if core allows the request; its outcome is audited before anybody is told.
 
-    Raises Unauthenticated, PermissionDenied and what else `Core.authorize` raises; AuditFailed.
+    Raises Unauthenticated, PermissionDenied and what else `Core.authorize` raises. AuditFailed means that nothing was
+    done; what was done and could not be recorded is OutcomeUnknown.
     """
     grant = await authorize(request)
     try:
         yield
     except HoldfastError as error:
-        await grant.finish(error)
+        try:
+            await grant.finish(error)
+        except AuditFailed:
+            if not isinstance(error, OutcomeUnknown | Fatal):
+                raise
         raise
-    await grant.finish()
+    try:
+        await grant.finish()
+    except AuditFailed:
+        raise OutcomeUnknown(
+            "it was done and no audit device recorded its outcome: see to the audit devices, then look at the state"
+        ) from None

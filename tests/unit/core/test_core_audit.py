@@ -1,7 +1,7 @@
 """The audit hook: where it stands, what it keeps, and that it fails closed."""
 
 import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from support.core_node import CoreNode, request_id
@@ -9,12 +9,16 @@ from support.core_node import CoreNode, request_id
 from holdfast.core.audit import AuditBroker, AuditEntry
 from holdfast.proto.errors import (
     AuditFailed,
+    Corruption,
+    HoldfastError,
     InvalidArgument,
     NotFound,
     OutcomeUnknown,
     Unauthenticated,
     Unavailable,
 )
+from holdfast.server.authorization import authorized
+from holdfast.storage.batch import Batch
 
 
 class Recording:
@@ -132,6 +136,40 @@ def test_a_write_whose_outcome_cannot_be_recorded_took_effect_once_and_says_that
         assert answer["version"] == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("x"), Corruption("x")])
+def test_an_audit_that_fails_hides_neither_an_unknown_outcome_nor_a_fatal_error(error: HoldfastError) -> None:
+    async def main() -> None:
+        device = Recording()
+        device.failing_from = 1
+        node, _ = await audited(device)
+
+        async def propose(batch: Batch, *, timeout_s: float) -> NoReturn:
+            raise error
+
+        node.consensus.propose = propose  # type: ignore[method-assign]
+        with pytest.raises(type(error)):
+            await node.ask("update", "secret/data/x", {"data": {}})
+
+    asyncio.run(main())
+
+
+def test_an_operation_of_the_server_that_was_done_and_not_recorded_has_an_unknown_outcome() -> None:
+    async def main(error: HoldfastError | None, expected: type[HoldfastError]) -> None:
+        device = Recording()
+        device.failing_from = 1
+        node, _ = await audited(device)
+        with pytest.raises(expected):
+            async with authorized(node.core.authorize, node.request("update", "sys/step-down")):
+                if error is not None:
+                    raise error
+
+    for error, expected in (
+        (None, OutcomeUnknown), (OutcomeUnknown("x"), OutcomeUnknown), (Corruption("x"), Corruption),
+        (NotFound("x"), AuditFailed),
+    ):  # fmt: skip
+        asyncio.run(main(error, expected))
 
 
 def test_one_device_that_blocks_or_fails_delays_nobody_while_another_answers() -> None:
