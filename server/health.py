@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -10,6 +11,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server as add_health_servicer
 
 from holdfast.cluster.raft.consensus import Consensus, Role
+from holdfast.server.limits import HEALTH_TIMEOUT_S
 
 __all__ = ["HEALTH_SERVICE", "HEALTH_STATUS", "GrpcHealth", "HealthReport", "add_health_servicer", "state_of"]
 
@@ -68,7 +70,10 @@ class GrpcHealth:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        await self.servicer.enter_graceful_shutdown()
+        # Bounded: the health servicer waits for its watchers, and whoever watches without reading stops no node.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self.servicer.enter_graceful_shutdown()
 
     def refresh(self) -> None:
         """Look at the state now. Does not block."""
@@ -88,7 +93,14 @@ class GrpcHealth:
         serving = self._state() in ("active", "standby")
         if serving == self._shown:
             return
-        self._shown = serving
+        told = await asyncio.gather(*(self._tell(service, serving=serving) for service in self._services))
+        self._shown = serving if all(told) else None  # None: the next look tries again
+
+    async def _tell(self, service: str, *, serving: bool) -> bool:
         response = health_pb2.HealthCheckResponse
-        for service in self._services:
-            await self.servicer.set(service, response.SERVING if serving else response.NOT_SERVING)
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                await self.servicer.set(service, response.SERVING if serving else response.NOT_SERVING)
+        except TimeoutError:
+            return False
+        return True

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-MESSAGE_BYTES_MAX = 32 * 1024 * 1024
-"""The largest gRPC message either way."""
+RECEIVED_BYTES_MAX = 2 * 1024 * 1024
+"""The largest gRPC message taken in: a secret of 1 MiB and what is around it. It is read before its token is known, so
+it is what a stranger can make a node hold, once for each call."""
+
+SENT_BYTES_MAX = 128 * 1024 * 1024
+"""The largest gRPC message sent: a batch of 100 secrets of 1 MiB. What clients of this package accept."""
 
 METADATA_BYTES_MAX = 16 * 1024
 """The largest metadata of one call."""
@@ -11,7 +15,10 @@ METADATA_BYTES_MAX = 16 * 1024
 REQUESTS_IN_FLIGHT_MAX = 1024
 """Requests served at the same time; one more is refused with Overloaded."""
 
-RPCS_MAX = REQUESTS_IN_FLIGHT_MAX + 256
+STREAMS_MAX = 128
+"""Streaming calls (health's Watch, reflection) at the same time; one more is refused with Overloaded."""
+
+RPCS_MAX = REQUESTS_IN_FLIGHT_MAX + STREAMS_MAX + 256
 """Calls gRPC itself lets in. Higher than the cap on requests, so that refusals carry our error, and health probes
 still get in when the node is full."""
 
@@ -45,12 +52,15 @@ FATAL_DRAIN_TIMEOUT_S = 0.5
 TRANSFER_TIMEOUT_S = 3.0
 """How long a stopping leader tries to hand leadership on."""
 
+HEALTH_TIMEOUT_S = 1.0
+"""How long a change of health may wait for those who watch it: one that reads nothing holds the others up."""
+
 
 def grpc_options() -> list[tuple[str, int]]:
     """Options of the gRPC server (grpc_types.h)."""
     return [
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
+        ("grpc.max_send_message_length", SENT_BYTES_MAX),
         ("grpc.max_metadata_size", METADATA_BYTES_MAX),
         ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION_MAX),
         # Two nodes must not serve the same port unnoticed.

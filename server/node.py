@@ -25,6 +25,7 @@ from holdfast.cluster.peer.network import PeerNetwork
 from holdfast.cluster.peer.tls import PeerTls
 from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
+from holdfast.cluster.seal.quorum_guard import QuorumGuard
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
 from holdfast.core.audit import AuditBroker
@@ -50,6 +51,7 @@ from holdfast.server.metrics import Metrics, NodeState
 from holdfast.server.metrics_http import MetricsServer
 from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
 from holdfast.server.raft_service import RaftService
+from holdfast.server.streams import StreamCap
 from holdfast.server.sys_service import SysService
 from holdfast.storage.rocksdb import RocksStore
 
@@ -59,11 +61,19 @@ ENGINES: tuple[Callable[[], Engine], ...] = (KvEngine,)
 log = structlog.stdlib.get_logger(__name__)
 
 
+def elapsed_s() -> float:
+    """Seconds on a clock that never goes back and that counts the time in which the machine was suspended: what is
+    remembered from before a suspension must not look fresh after it."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 @dataclass(frozen=True)
 class Sources:
     """Time and randomness, handed down to every room. Seconds."""
 
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = elapsed_s
     wall_clock: Callable[[], float] = time.time  # noqa: TID251 - the composition root hands time out
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
 
@@ -118,10 +128,18 @@ class Node:
             cluster_name=config.cluster_name,
             on_fatal=self._on_fatal,
         )
+        self._guard = QuorumGuard(
+            self._seal,
+            self._consensus,
+            enabled=config.seal.seal_on_quorum_loss,
+            grace_s=config.seal.grace_s,
+            clock=sources.monotonic,
+            on_sealed=self._metrics.sealed_on_quorum_loss,
+        )
         self._core = Core(
             node_id=config.node_id,
             consensus=self._consensus,
-            barrier=lambda: self._seal.barrier,
+            barrier=lambda: self._guard.barrier,
             engines={engine.type: engine for engine in (make() for make in ENGINES)},
             forwarder=PeerForwarder(self._network, self._metrics),
             audit=AuditBroker(()),
@@ -149,7 +167,9 @@ class Node:
             )
         ]  # fmt: skip
         self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
-        self._server = grpc.aio.server(options=grpc_options(), maximum_concurrent_rpcs=RPCS_MAX)
+        self._server = grpc.aio.server(
+            interceptors=[StreamCap()], options=grpc_options(), maximum_concurrent_rpcs=RPCS_MAX
+        )
         add_KvServiceServicer_to_server(KvService(front_end, self._core.handle, self._consensus), self._server)
         add_LogicalServiceServicer_to_server(LogicalService(front_end, self._core.handle), self._server)
         add_RaftServiceServicer_to_server(
@@ -198,6 +218,7 @@ class Node:
         await self._raft.start()
         await self._seal.load()
         self._seal.on_change(self._seal_changed)
+        self._guard.start()
         self._consensus.on_role_change(lambda _: self._grpc_health.refresh())
         await self._grpc_health.start()
         self._listen()
@@ -211,6 +232,7 @@ class Node:
         await self._grpc_health.stop()
         await self._server.stop(DRAIN_TIMEOUT_S)
         await self._hand_over()
+        self._guard.stop()
         await self._seal.close()
         await self._raft.stop()
         await self._network.stop()
@@ -222,6 +244,7 @@ class Node:
     async def discard(self) -> None:
         """After a start that failed: end what has begun."""
         await self._server.stop(None)
+        self._guard.stop()
         await self._seal.close()
         await self._raft.stop()
         await self._network.stop()
@@ -262,6 +285,7 @@ class Node:
             return False
 
     def _state(self) -> NodeState:
+        self._guard.check()
         return NodeState(
             consensus=self._consensus.status(),
             initialized=self._seal.initialized,
@@ -270,6 +294,7 @@ class Node:
         )
 
     def _health(self) -> HealthReport:
+        self._guard.check()
         return HealthReport(
             state=state_of(self._consensus, initialized=self._seal.initialized, sealed=self._seal.sealed),
             node_id=self._config.node_id,

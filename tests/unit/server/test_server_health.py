@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from grpc_health.v1 import health_pb2
 
 from holdfast.server.health import GrpcHealth
@@ -53,5 +54,30 @@ def test_a_change_that_nobody_announces_is_seen_too() -> None:
         state = "sealed"
         await becomes(health, NOT_SERVING)
         await health.stop()
+
+    asyncio.run(main())
+
+
+def test_a_watcher_that_reads_nothing_holds_up_neither_other_watchers_nor_the_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("holdfast.server.health.HEALTH_TIMEOUT_S", 0.01)
+
+    class Unread:
+        async def write(self, message: object) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        state = "active"
+        health = GrpcHealth(services=["a.Service"], state=lambda: state)
+        await health.start()
+        watching = asyncio.create_task(health.servicer.Watch(health_pb2.HealthCheckRequest(), Unread()))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            state = "sealed"
+            while await shown(health, "a.Service") != NOT_SERVING:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            await health.stop()
+        watching.cancel()
 
     asyncio.run(main())
