@@ -162,15 +162,15 @@ class HardenedRaft(VotingNode):
         self.leadership.begin_transfer(target, self._clock())
         self._wake()
 
-    def fail_all(self, error: Callable[[], HoldfastError]) -> None:
-        """Resolve everything that waits: the node stops or has failed."""
+    def fail_all(self, error: Callable[[], HoldfastError], *, reads: Callable[[], HoldfastError] | None = None) -> None:
+        """Resolve everything that waits: the node stops or has failed. reads: the error for reads, if another."""
         changes, self._changes = self._changes, {}
         for on_done in changes.values():
             on_done(error())
         if self.leadership is not None:
             self.leadership.rounds.abandon()
         self.proposals.fail(queued=error, appended=error)
-        self.barriers.fail(error)
+        self.barriers.fail(reads or error)
 
     def _check_usable(self) -> None:
         if self.failed is not None:
@@ -221,7 +221,9 @@ class HardenedRaft(VotingNode):
             return
         if now_s - self.leadership.quorum_contact_s(now_s) > self._timing.quorum_timeout_s:
             _log.warning("quorum_lost", term=self.term)
-            self._quorum_contact_s = self.leadership.quorum_contact_s(now_s)
+            self._follow(self.term, "")
+        elif self._outbox.busy_s(now_s) > self._timing.disk_stall_s:
+            _log.error("disk_stalled_leader_steps_down", term=self.term)
             self._follow(self.term, "")
 
     def _drive_leadership(self, leadership: Leadership, now_s: float, committed: int) -> None:
@@ -259,6 +261,7 @@ class HardenedRaft(VotingNode):
         changes, self._changes = self._changes, {}
         for on_done in changes.values():
             on_done(outcome_unknown())
+        self._quorum_contact_s = max(self._quorum_contact_s, ended.quorum_contact_s(self._clock()))
         ended.rounds.abandon()
         self.proposals.leadership_lost(self.leader_id)
 

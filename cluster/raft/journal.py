@@ -106,7 +106,8 @@ class Journal(JournalInterface):
             self._load_entry(key, value)
         if self.last_index != meta.last_index:
             raise Corruption(f"the log ends at {self.last_index} and should end at {meta.last_index}")
-        self._term = max(self._term, self.last.term)
+        if self.last.term > self._term:
+            raise Corruption(f"the log holds term {self.last.term}, but the node never went beyond {self._term}")
 
     def _load_entry(self, key: bytes, value: bytes) -> None:
         expected = self.last_index + 1

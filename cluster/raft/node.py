@@ -35,6 +35,7 @@ from holdfast.proto.errors import (
     Fatal,
     HoldfastError,
     InvalidArgument,
+    NoLeader,
     NotFound,
     OutcomeUnknown,
     Unavailable,
@@ -130,7 +131,12 @@ class RaftNode:
         if self._timer is not None:
             self._timer.cancel()
         if self._machine is not None:
-            self._machine.fail_all(lambda: OutcomeUnknown("the node is stopping; retry at another node"))
+            self._machine.fail_all(
+                lambda: OutcomeUnknown(
+                    "the node is stopping; retry the write at another node, with the same request id"
+                ),
+                reads=lambda: NoLeader("the node is stopping; read at another node"),
+            )
             await self._loop.run_in_executor(None, self._worker.shutdown)
 
     # Driving
@@ -304,7 +310,8 @@ class RaftNode:
             unsubscribe()
 
     async def add_member(self, member: Member, *, timeout_s: float) -> int:
-        """See Consensus. The member joins as a learner; one with `voter` set is promoted when it has caught up."""
+        """See Consensus. The member joins as a learner; one with `voter` set is promoted when it has caught up.
+        Raises FailedPrecondition when the log no longer reaches back to its beginning (a snapshot would be needed)."""
 
         def change(configuration: Configuration) -> Configuration:
             if configuration.member(member.node_id) is not None:
@@ -313,6 +320,10 @@ class RaftNode:
                 raise FailedPrecondition(f"the cluster has {membership.MEMBERS_MAX} members, which is the most it can")
             return configuration.with_learner(member)
 
+        if self._running().log.base.index > 0:
+            raise FailedPrecondition(
+                "the beginning of the log has been trimmed, and this build cannot send a new member a snapshot instead"
+            )
         if not (member.node_id and member.cluster_address):
             raise InvalidArgument("a member needs a node id and a cluster address", field="member")
         return await self._change_members(change, timeout_s)

@@ -29,12 +29,15 @@ class Outbox:
         journal: Journal,
         *,
         run_job: RunJob,
+        clock: Callable[[], float],
         deliver: Callable[[str, Message], None],
         on_synced: Callable[[], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._journal = journal
         self._run_job = run_job
+        self._clock = clock
+        self._sync_began_s = 0.0
         self._deliver = deliver
         self._on_synced = on_synced
         self._on_failure = on_failure
@@ -46,6 +49,10 @@ class Outbox:
         """Deliver the message once everything the journal holds now is durable."""
         self._waiting.append((node_id, message))
 
+    def busy_s(self, now_s: float) -> float:
+        """For how long the sync under way has been so; 0 when there is none."""
+        return now_s - self._sync_began_s if self._syncing else 0.0
+
     def flush(self) -> None:
         """Start a sync if one is due, or release what needs none."""
         if self._syncing or self._failed:
@@ -56,6 +63,7 @@ class Outbox:
         leaving = self._take()
         job = self._journal.begin_sync()
         self._syncing = True
+        self._sync_began_s = self._clock()
         self._run_job(job, lambda error: self._synced(leaving, error))
 
     def _take(self) -> list[tuple[str, Message]]:

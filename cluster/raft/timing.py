@@ -18,6 +18,7 @@ class Timing:
     quorum_timeout_s: a leader that has not been in contact with a quorum for this long steps down.
     transfer_timeout_s: how long a leader holds proposals back for a transfer before it gives the transfer up.
     transfer_backoff_s: how long an ineligible leader waits between attempts to hand over.
+    disk_stall_s: a leader whose sync takes longer steps down: it can acknowledge nothing.
     tick_s: the timer that drives the machine when nothing else does.
     """
 
@@ -27,6 +28,7 @@ class Timing:
     quorum_timeout_s: float = 0.3
     transfer_timeout_s: float = 0.6
     transfer_backoff_s: float = 0.5
+    disk_stall_s: float = 2.0
     tick_s: float = 0.01
 
 

@@ -57,7 +57,7 @@ class VotingNode(Chassis):
         self.leader_heard_s = float("-inf")
         self._connected: set[str] = set()
         self._outbox = Outbox(
-            journal, run_job=run_job, deliver=self._deliver, on_synced=wake, on_failure=self._sync_failed
+            journal, run_job=run_job, clock=clock, deliver=self._deliver, on_synced=wake, on_failure=self._sync_failed
         )
         super().__init__(node_id, journal=journal, transport=transport, timing=timing)
         self._put_off_election(clock())
@@ -146,7 +146,7 @@ class VotingNode(Chassis):
     def _election_due(self, now_s: float) -> None:
         """No leader was heard for an election timeout."""
         self._put_off_election(now_s)
-        if not self.is_voter:
+        if not self.is_voter or self._outbox.busy_s(now_s) > self._timing.disk_stall_s:
             return
         self.leader_id = ""
         if self.role is Role.CANDIDATE:

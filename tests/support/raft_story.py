@@ -195,7 +195,7 @@ class Story:
         self.world.chance = Chance()
 
     def _slow_disk(self) -> None:
-        self.world.disk_delay_s = self.random.choice([0.0005, 0.0005, 0.01, 0.06])
+        self.world.disk_delay_s = self.random.choice([0.0005, 0.005, 0.02, 0.08])
 
     def _transfer(self) -> None:
         leader = self.world.leader()

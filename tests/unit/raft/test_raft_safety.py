@@ -120,6 +120,16 @@ def test_an_acknowledgement_leaves_only_after_the_sync() -> None:
     assert node.only(AppendReply, "b").index == 2
 
 
+def test_a_term_is_durable_before_anything_is_answered_in_it() -> None:
+    node = Alone(auto_sync=False)
+    node.sync()
+    node.append([], previous=node.machine.log.last, term=7)
+    assert node.take(AppendReply) == []
+    node.sync()
+    assert node.only(AppendReply, "b").accepted
+    assert node.restarted().machine.term == 7
+
+
 def test_an_acknowledgement_of_an_earlier_term_never_leaves_after_a_later_term_was_adopted() -> None:
     node = Alone(auto_sync=False)
     node.sync()
@@ -375,6 +385,37 @@ def test_a_leader_that_was_stopped_serves_nothing_before_it_has_looked_at_its_co
     assert isinstance(raises(lambda: node.machine.propose(b"", lambda _: None)), NotLeader)
 
 
+def test_a_leader_whose_disk_hangs_steps_down_and_does_not_campaign() -> None:
+    node = Alone(auto_sync=False)
+    node.sync()
+    node.lead()
+    results = node.propose(BATCHES[0])
+    for _ in range(60):
+        node.now_s += 0.05
+        for append in node.take(Append, "b")[-1:]:
+            node.hear("b", AppendReply(node.machine.term, True, 2, 0, append.stamp, True))
+        node.tick()
+    assert node.machine.role is Role.FOLLOWER
+    assert isinstance(results[0], OutcomeUnknown)
+    node.links.sent.clear()
+    node.advance(5.0)
+    assert node.take(PreVote) == []
+    node.sync()
+    node.advance(5.0)
+    assert node.take(PreVote) != []
+
+
+def test_a_deposed_leader_remembers_when_it_was_last_in_contact() -> None:
+    node = Alone()
+    node.lead()
+    for _ in range(100):
+        node.now_s += 0.1
+        node.acknowledge("b")
+    node.hear("b", AppendReply(node.machine.term + 1, False, 0, 0, 0, True))
+    assert node.machine.role is Role.FOLLOWER
+    assert node.machine.quorum_contact_age_s() < 0.5
+
+
 # Reads
 
 
@@ -507,6 +548,14 @@ def test_no_membership_change_before_the_terms_no_op_and_only_one_at_a_time() ->
     node.acknowledge("b")
     assert results == [node.machine.log.last_index]
     change(lambda c: c.without("b"), results.append)
+
+
+def test_the_terms_no_op_guards_membership_even_when_the_change_before_is_committed() -> None:
+    node = follower_with(2, commit=3)
+    node.become_leader()
+    assert node.machine.log.configurations.index <= node.machine.commit
+    error = raises(lambda: node.machine.change_members(lambda c: c.without("c"), lambda _: None))
+    assert isinstance(error, Conflict)
 
 
 def test_a_membership_change_that_is_truncated_goes_out_of_effect() -> None:
