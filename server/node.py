@@ -52,6 +52,7 @@ from holdfast.server.metrics_http import MetricsServer
 from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
 from holdfast.server.raft_service import RaftService
 from holdfast.server.streams import StreamCap
+from holdfast.server.streams import StreamCap
 from holdfast.server.sys_service import SysService
 from holdfast.storage.rocksdb import RocksStore
 
