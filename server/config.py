@@ -11,16 +11,25 @@ import ipaddress
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import yaml
+
+from holdfast.server.durations import seconds
 
 CONFIG_BYTES_MAX = 1024 * 1024
 """The largest node.yaml, in bytes."""
 
 NODE_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """A node id stands in certificates as a common name (at most 64 characters) and a DNS name."""
+
+NODE_ID_RULE = "lower-case letters, digits and inner hyphens, at most 63 characters"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "console"]
+
+_CHOICES = {"log.level": get_args(LogLevel), "log.format": get_args(LogFormat)}
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})?")
 
@@ -86,8 +95,29 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged to stderr, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
+    level: LogLevel = "info"
+    format: LogFormat = "json"
+
+
+GRACE_S_MIN, GRACE_S_MAX = 1.0, 86400.0
+"""The bounds of `seal.quorum_loss_grace`. An election takes up to a second, and that must not seal anything."""
+
+
+class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a node does with its keys when it loses its quorum, and when it is back.
+
+    quorum_loss_grace: a duration (see `durations`). on_quorum_return: who unseals the node again: people with shares
+    (manual) or an unseal provider (auto).
+    """
+
+    quorum_loss_grace: str | int | float = "15s"
+    on_quorum_return: Literal["auto", "manual"] = "manual"
+    seal_on_quorum_loss: bool = True
+
+    @property
+    def grace_s(self) -> float:
+        """`quorum_loss_grace` in seconds. Raises ValueError when it is none."""
+        return seconds(self.quorum_loss_grace)
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +129,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cluster: ClusterConfig
     cluster_name: str = "holdfast"
     metrics: MetricsConfig | None = None
+    seal: SealSettings = SealSettings()
     log: LogConfig = LogConfig()
 
 
@@ -190,6 +221,8 @@ def _validation_problem(message: str) -> str:
     if named := _FIELD.match(problem):
         path = f"{path}.{named.group(1)}".lstrip(".")
         problem = "missing" if "missing" in problem else "unknown field; check its spelling and its place"
+    elif choices := _CHOICES.get(path):
+        problem = f"must be one of {', '.join(choices)}"
     return f"{path or 'the document'}: {problem}"
 
 
@@ -223,17 +256,29 @@ def _problems(given: NodeConfig, config: NodeConfig) -> list[tuple[str, str]]:
     """(field, problem) of everything that is wrong between or within fields, in the order of the file."""
     found: list[tuple[str, str]] = []
     if not NODE_ID_PATTERN.fullmatch(config.node_id):
-        found.append(
-            ("node_id", "1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit")
-        )
+        found.append(("node_id", NODE_ID_RULE))
     if not 1 <= len(config.cluster_name) <= 64 or not config.cluster_name.isprintable():
         found.append(("cluster_name", "1 to 64 printable characters"))
     if not given.data_dir:
         found.append(("data_dir", "must not be empty"))
     for section, tls in (("api", config.api.tls), ("cluster", config.cluster.tls)):
         found += [(f"{section}.tls.{name}", "must not be empty") for name, value in _items(tls) if not value]
+    found += _seal_problems(config.seal)
     found += _address_problems(config)
     return found + _member_problems(config)
+
+
+def _seal_problems(seal: SealSettings) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    try:
+        if not GRACE_S_MIN <= seal.grace_s <= GRACE_S_MAX:
+            found.append(("seal.quorum_loss_grace", "from 1s to 24h; to switch it off, seal_on_quorum_loss: false"))
+    except ValueError as error:
+        found.append(("seal.quorum_loss_grace", str(error)))
+    if seal.on_quorum_return == "auto":
+        problem = "auto needs an unseal provider, and this version has none; write manual"
+        found.append(("seal.on_quorum_return", problem))
+    return found
 
 
 def _address_problems(config: NodeConfig) -> list[tuple[str, str]]:
@@ -273,7 +318,7 @@ def _member_problems(config: NodeConfig) -> list[tuple[str, str]]:
     for index, member in enumerate(members):
         where = f"cluster.initial_members[{index}]"
         if not NODE_ID_PATTERN.fullmatch(member.node_id):
-            found.append((f"{where}.node_id", "not a node id"))
+            found.append((f"{where}.node_id", NODE_ID_RULE))
         for value in (member.node_id, member.cluster_address, member.api_address):
             if value in seen:
                 found.append((where, f"'{value}' is given twice"))

@@ -14,7 +14,7 @@ from holdfast.proto.errors import Fatal, InvalidArgument
 from holdfast.proto.v1 import raft_pb2 as pb
 from holdfast.proto.v1.raft_pb2_grpc import RaftServiceServicer
 from holdfast.server.authorization import Authorize, authorized
-from holdfast.server.config import NODE_ID_PATTERN, parse_address
+from holdfast.server.config import NODE_ID_PATTERN, NODE_ID_RULE, parse_address
 from holdfast.server.frontend import FrontEnd, rpc
 from holdfast.server.leader_operation import Credentials, LeaderOperation
 from holdfast.server.metadata import Call
@@ -148,13 +148,13 @@ def _member(peer: pb.Peer) -> Member:
         node_id=_node_id(peer.node_id, "peer.node_id"),
         cluster_address=_address(peer.cluster_address, "peer.cluster_address"),
         api_address=_address(peer.api_address, "peer.api_address"),
-        voter=False,
+        voter=True,  # once it has caught up
     )
 
 
 def _node_id(text: str, field: str) -> str:
     if not NODE_ID_PATTERN.fullmatch(text):
-        raise InvalidArgument(f"{field} is not a node id: 1 to 63 letters, digits, '.', '_' or '-'", field=field)
+        raise InvalidArgument(f"{field} is not a node id: {NODE_ID_RULE}", field=field)
     return text
 
 

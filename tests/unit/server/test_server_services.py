@@ -270,7 +270,7 @@ def test_a_follower_takes_writes_and_orders_to_the_leader_and_reads_by_itself() 
         assert [p.node_id for p in listed.peers] == ["node-1"]
         peer = raft_pb2.Peer(node_id="node-3", cluster_address="127.0.0.1:1", api_address="127.0.0.1:2")
         assert (await follower.call(follower.raft.Join, raft_pb2.JoinRequest(peer=peer))).index > 0
-        assert "node-3" in leader.consensus.members
+        assert leader.consensus.members["node-3"].voter, "it is to vote once it has caught up"
         await follower.call(follower.raft.RemovePeer, raft_pb2.RemovePeerRequest(node_id="node-3"))
         assert "node-3" not in leader.consensus.members
         with pytest.raises(Refused) as caught:
