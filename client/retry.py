@@ -16,6 +16,16 @@ from holdfast.client.failures import Failure, TlsFailed
 from holdfast.proto import errors
 from holdfast.proto.errors import HoldfastError
 
+_SETTLING = (
+    errors.InvalidArgument,
+    errors.NotFound,
+    errors.AlreadyExists,
+    errors.Conflict,
+    errors.FailedPrecondition,
+)
+"""Answers to a repetition that hold for the attempts before it as well: the cluster looked for their effect before it
+evaluated the request anew. A refused token, a node without keys or an internal error is said before anybody looks."""
+
 REQUEST_AGE_S_MAX = 60.0
 """How old a write may be when it is retried. Nodes refuse older ones, because its record may have been forgotten."""
 
@@ -64,10 +74,12 @@ def verdict(failure: Failure, effect: Effect) -> Verdict:
     error = failure.error
     if isinstance(error, TlsFailed):
         return Verdict.ELSEWHERE
-    if not error.retryable or (failure.may_have_acted and effect is Effect.ONCE):
+    if failure.may_have_acted and effect is Effect.ONCE:
         return Verdict.FINAL
-    if isinstance(error, errors.Sealed):
+    if isinstance(error, errors.Sealed | errors.Uninitialized):  # so does a node that joined and has not caught up
         return Verdict.ELSEWHERE
+    if not error.retryable:
+        return Verdict.FINAL
     if isinstance(error, errors.NoLeader | errors.NotLeader | errors.Overloaded | errors.OutcomeUnknown):
         return Verdict.WAIT
     return Verdict.NEXT
@@ -164,8 +176,7 @@ class RetrySession:
 
     def _final(self, error: HoldfastError) -> HoldfastError:
         """The error to raise: `error` itself, unless an earlier attempt may have acted and nothing since settles it."""
-        settled = not error.retryable and not isinstance(error, TlsFailed | errors.Fatal)
-        if self._acted_since is None or self._effect is Effect.READ or settled:
+        if self._acted_since is None or self._effect is Effect.READ or isinstance(error, _SETTLING):
             return error
         if isinstance(error, errors.OutcomeUnknown):
             return error

@@ -94,6 +94,36 @@ def test_a_sealed_node_is_passed_over_and_when_all_are_sealed_the_error_comes_at
         client.kv.get("a")
 
 
+def test_a_node_that_has_not_caught_up_is_passed_over(nodes: list[FakeNode], client: Client) -> None:
+    nodes[0].faults.append(errors.Uninitialized("the cluster has no keys yet."))
+    client.kv.put("a", {})
+    assert served_by(nodes) == ["node-1", "node-2"]
+    for node in nodes:
+        node.faults.append(errors.Uninitialized("the cluster has no keys yet."))
+    with pytest.raises(errors.Uninitialized):
+        client.kv.get("a")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        errors.Unauthenticated("the token is revoked."),
+        errors.PermissionDenied("not any more."),
+        errors.Uninitialized("the cluster has no keys yet."),
+        errors.HoldfastError("internal error."),
+    ],
+)
+def test_a_write_that_may_have_happened_is_not_denied_by_what_its_repetition_meets(
+    nodes: list[FakeNode], client: Client, answer: errors.HoldfastError
+) -> None:
+    nodes[0].faults.append(AfterServing("?"))
+    for node in nodes:
+        node.faults.append(answer)
+    with pytest.raises(errors.OutcomeUnknown, match=answer.message.rstrip(".")):
+        client.kv.put("a", {"n": 1})
+    assert nodes[0].cluster.calls
+
+
 def test_an_election_is_waited_for(nodes: list[FakeNode]) -> None:
     waits: list[float] = []
     for node in nodes:
