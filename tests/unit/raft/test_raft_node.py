@@ -197,8 +197,10 @@ def test_leadership_is_transferred_on_request() -> None:
 def test_an_ineligible_leader_hands_over_to_an_eligible_member_and_keeps_leading_without_one() -> None:
     async def story(cluster: LoopCluster) -> None:
         leader = await cluster.leader()
-        for node in cluster.nodes.values():
+        for node in await followers_of(cluster):
             node.set_eligible(eligible=False)
+        await until(lambda: sum(peer.eligible for peer in leader.status().peers) == 1)
+        leader.set_eligible(eligible=False)
         assert isinstance(await leader.propose(put(b"k", b"v"), timeout_s=WAIT_S), Applied)
         follower = (await followers_of(cluster))[0]
         follower.set_eligible(eligible=True)

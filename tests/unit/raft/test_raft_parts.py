@@ -100,6 +100,7 @@ def test_entries_are_sent_only_inside_the_window_and_when_the_match_is_known() -
     assert not progress.has_room(window_bytes=100, window_messages=9)
     progress.acknowledged(6, 2)
     assert progress.has_room(window_bytes=100, window_messages=2)
+    progress.acknowledged(4, 3)
     assert (progress.match, progress.next) == (6, 8)
 
 

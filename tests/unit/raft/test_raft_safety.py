@@ -385,6 +385,16 @@ def test_a_leader_that_was_stopped_serves_nothing_before_it_has_looked_at_its_co
     assert isinstance(raises(lambda: node.machine.propose(b"", lambda _: None)), NotLeader)
 
 
+def test_an_ineligible_node_lets_eligible_ones_campaign_first() -> None:
+    node = Alone()
+    node.machine.set_eligible(eligible=False)
+    node.append([], previous=node.machine.log.last, term=1)
+    node.advance(0.61)
+    assert node.take(PreVote) == []
+    node.advance(0.6)
+    assert len(node.take(PreVote)) == 2
+
+
 def test_a_leader_whose_disk_hangs_steps_down_and_does_not_campaign() -> None:
     node = Alone(auto_sync=False)
     node.sync()
