@@ -92,7 +92,7 @@ def decode_response(payload: bytes) -> Response:
     try:
         envelope = msgspec.msgpack.decode(payload, type=_ForwardedResponse)
     except msgspec.MsgspecError:
-        raise HoldfastError("a forwarded response has an unknown form; do the nodes run one version?") from None
+        raise OutcomeUnknown("a forwarded response has an unknown form; do the nodes run one version?") from None
     return Response(data=None if envelope.data is None else parse_forwarded(envelope.data), warnings=envelope.warnings)
 
 
@@ -122,12 +122,17 @@ class PeerForwarder:
 async def call_member(calls: PeerCalls, node_id: str, name: str, payload: bytes, *, timeout_s: float) -> bytes:
     """Call a member that is to answer within `timeout_s` by itself. Raises what it raised.
 
-    Its Fatal is not ours: that member stops, this one goes on, and whether the call took effect is not known.
+    Its Fatal is not ours: that member stops, this one goes on, and whether the call took effect is not known. Nor is it
+    after an internal error, which is of no class but the tree's own: it may have come after the effect.
     """
     try:
         return await calls.call(node_id, name, payload, timeout_s=timeout_s + ANSWER_MARGIN_S)
     except Fatal as error:
         raise OutcomeUnknown(f"{node_id} stopped with a fatal error during the call; try again") from error
+    except HoldfastError as error:
+        if type(error) is HoldfastError:
+            raise OutcomeUnknown(f"{node_id} failed during the call; its log says where") from error
+        raise
 
 
 def serve_member(

@@ -7,13 +7,19 @@ range, lone surrogates. Decimal fractions are doubles (RFC 8259, section 6).
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 from typing import Any
 
 from holdfast.core.request import DATA_BYTES_MAX
 from holdfast.proto.errors import InvalidArgument
 from holdfast.server.limits import JSON_DEPTH_MAX
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 
 def parse_object(data: bytes, *, field: str = "data", empty_ok: bool = False) -> dict[str, Any]:
@@ -80,24 +86,8 @@ def _no_constant(name: str) -> Any:
 
 def _depth(data: bytes) -> int:
     """The deepest nesting of brackets outside strings; for malformed JSON an upper bound is good enough."""
-    depth = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+    brackets = _STRING.sub(b"", data).translate(None, delete=_NO_BRACKETS)
+    return max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 def parse_forwarded(data: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import msgspec
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Role
 from holdfast.core.request import Consistency, Operation, Request
-from holdfast.proto.errors import Fatal, HoldfastError, InvalidArgument, NoLeader, NotLeader
+from holdfast.proto.errors import Fatal, InvalidArgument, NoLeader, NotLeader, OutcomeUnknown
 from holdfast.server.forwarding import call_member, serve_member
 from holdfast.server.metadata import Call
 
@@ -98,7 +98,7 @@ class LeaderOperation(Generic[Order, Result]):
         try:
             return self._results.decode(reply)
         except msgspec.MsgspecError:
-            raise HoldfastError("the leader's answer has an unknown form; do the nodes run one version?") from None
+            raise OutcomeUnknown("the leader's answer has an unknown form; do the nodes run one version?") from None
 
     async def _answer(self, caller: str, payload: bytes) -> bytes:
         try:

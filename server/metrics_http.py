@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from holdfast.server.metrics import CONTENT_TYPE, Metrics
 log = structlog.stdlib.get_logger(__name__)
 
 _JSON = "application/json"
+_STATUS = re.compile(r"[2-5][0-9]{2}")
 _OVERRIDES = {"activecode": "active", "standbycode": "standby", "sealedcode": "sealed", "uninitcode": "uninitialized"}
 
 
@@ -105,7 +107,10 @@ class MetricsServer:
         return self._route(target)
 
     def _route(self, target: str) -> _Answer:
-        url = urlsplit(target)
+        try:
+            url = urlsplit(target)
+        except ValueError:  # such as half of an IPv6 address
+            return _Answer(HTTPStatus.BAD_REQUEST, b"not a request target\n")
         if url.path == "/metrics":
             return _Answer(HTTPStatus.OK, self._metrics.exposition(), CONTENT_TYPE)
         if url.path == "/healthz":
@@ -120,7 +125,7 @@ class MetricsServer:
             code = query.get(name, "")
             if not code:
                 continue
-            if not code.isascii() or not code.isdigit() or not 200 <= int(code) <= 599:
+            if not _STATUS.fullmatch(code):
                 return _Answer(HTTPStatus.BAD_REQUEST, f"{name} must be a status from 200 to 599\n".encode())
             if report.state == state:
                 status = int(code)

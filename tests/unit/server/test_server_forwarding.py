@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from support.front_end import Switchboard
 
 from holdfast.core.request import Consistency, Operation, Request, RequestId, Response
-from holdfast.proto.errors import Conflict, HoldfastError, InvalidArgument, NotLeader
+from holdfast.proto.errors import Conflict, HoldfastError, InvalidArgument, NotLeader, OutcomeUnknown
 from holdfast.server.forwarding import (
+    CORE_REQUEST,
     PeerForwarder,
     decode_request,
     decode_response,
@@ -83,6 +84,26 @@ def test_what_the_leader_raises_is_raised_here_and_counted(error: HoldfastError)
         with pytest.raises(type(error)):
             await forwarder.forward("node-1", Request(operation=Operation.UPDATE, path="secret/data/a"))
         assert f'holdfast_forwards_total{{outcome="{error.reason}"}} 1.0' in metrics.exposition().decode()
+
+    asyncio.run(main())
+
+
+def test_what_the_leader_cannot_name_has_an_unknown_outcome() -> None:
+    async def main() -> None:
+        board, metrics = Switchboard(), Metrics(version="test")
+
+        async def handle(_request: Request) -> Response:
+            raise HoldfastError("an internal error")
+
+        async def answer(_caller: str, _payload: bytes) -> bytes:
+            return b"of another version"
+
+        serve_forwarded(board.port("node-1"), handle, lambda _error: None)
+        board.port("node-3").serve(CORE_REQUEST, answer)
+        forwarder = PeerForwarder(board.port("node-2"), metrics)
+        for leader_id in ("node-1", "node-3"):
+            with pytest.raises(OutcomeUnknown):
+                await forwarder.forward(leader_id, Request(operation=Operation.UPDATE, path="secret/data/a"))
 
     asyncio.run(main())
 

@@ -113,6 +113,8 @@ def test_health_has_vaults_codes(tls: TlsFiles) -> None:
         (b"POST /metrics HTTP/1.1\r\n\r\n", 405),
         (b"nonsense\r\n\r\n", 400),
         (b"GET /metrics SPDY/3\r\n\r\n", 400),
+        (b"GET //[ HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz?activecode=" + b"9" * 5000 + b" HTTP/1.1\r\n\r\n", 400),
         (b"GET /metrics HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 431),
     ],
 )
