@@ -243,13 +243,13 @@ class Node:
             raise ConfigError(f"api.bind: {bind} cannot be bound; is another process listening there?") from None
 
     async def _hand_over(self) -> None:
-        status = self._consensus.status()
-        if status.role is not Role.LEADER or len(status.peers) < 2:
-            return
         try:
+            status = self._consensus.status()
+            if status.role is not Role.LEADER or len(status.peers) < 2:
+                return
             heir = await self._consensus.transfer_leadership(timeout_s=TRANSFER_TIMEOUT_S)
             log.info("handed leadership on", leader_id=heir)
-        except HoldfastError as error:
+        except HoldfastError as error:  # Unavailable from a node that was told to stop before it had started
             log.info("leadership was not handed on; the others will elect", reason=error.reason)
 
     def _on_fatal(self, error: Fatal) -> None:
@@ -318,10 +318,9 @@ async def _run_to_the_end(node: Node, stopping: asyncio.Event) -> int:
         log.info("ready", started_ms=process_age_ms(), version=holdfast.__version__)
         settle_garbage_collector()
         await _until(asyncio.Event().wait(), stopping, node.fatal)
-    if node.fatal.done():
+    if node.fatal.done() or await _until(node.stop(), asyncio.Event(), node.fatal):
         await node.abandon()
         return fatal_exit(node.fatal.result())
-    await node.stop()
     return 0
 
 
