@@ -60,6 +60,6 @@ def test_a_fatal_error_while_the_node_stops_ends_it_without_closing_the_books(co
         async with asyncio.timeout(30):
             assert await running == EXIT_FATAL
         assert not closed
-        node._held.close()
+        await node.discard()
 
     asyncio.run(main())
