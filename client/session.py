@@ -15,6 +15,7 @@ from holdfast.client.calls.call import Call
 from holdfast.client.config import ClientConfig, checked_token
 from holdfast.client.failures import RpcFailure, translate
 from holdfast.client.retry import Effect, RetryPolicy, RetrySession
+from holdfast.proto.errors import HoldfastError
 
 CLIENT_ID_BYTES = 16
 
@@ -113,11 +114,13 @@ class CallSession:
         self._retries = retries
         self._request_id = request_id
         self._address = ""
+        self._asked: dict[str, None] = {}
 
     def attempt(self, now: float) -> Attempt:
         """What to send now."""
         slot = self._retries.slot(now)
         self._address = slot.address
+        self._asked[slot.address] = None
         metadata = []
         if self._state.token:
             metadata.append(("x-holdfast-token", self._state.token))
@@ -129,8 +132,13 @@ class CallSession:
         return Attempt(slot.address, slot.timeout_s, tuple(metadata))
 
     def failed(self, now: float, failure: RpcFailure) -> float:
-        """How many seconds to wait before the next attempt. Raises the call's error when there is to be none."""
-        return self._retries.failed(now, translate(failure, self._address))
+        """How many seconds to wait before the next attempt. Raises the call's error when there is to be none; its
+        `details["asked"]` names the nodes that were asked, in order."""
+        try:
+            return self._retries.failed(now, translate(failure, self._address))
+        except HoldfastError as error:
+            error.details["asked"] = ", ".join(self._asked)
+            raise
 
     def succeeded(self) -> None:
         """The attempt was answered."""

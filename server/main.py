@@ -95,7 +95,8 @@ def issue_command(directory: Path, node_id: str, dns: tuple[str, ...], ip: tuple
     from holdfast.server.certs import NODE_DAYS, issue_node
 
     files = issue_node(directory, node_id, dns, ip, days or NODE_DAYS)
-    click.echo(f"certificate  {files.cert_file}\nkey          {files.key_file}")
+    names = ", ".join(dict.fromkeys([node_id, *dns, *ip]))
+    click.echo(f"certificate  {files.cert_file}\nkey          {files.key_file}\nvalid for    {names}")
 
 
 @cli.command()

@@ -18,11 +18,15 @@ _NEXT: tuple[tuple[type[HoldfastError], str], ...] = (
     (errors.PermissionDenied, "use a token whose policies allow this, or ask for one"),
     (errors.Uninitialized, "run `holdfast operator init` once, then `holdfast operator unseal` on each node"),
     (errors.Sealed, "run `holdfast operator unseal` on this node, or name another one with -address"),
-    (errors.NoLeader, "see `holdfast status` on each node; a majority must be running and unsealed"),
+    (errors.NoLeader, "see `holdfast status` on each node; a majority must run and be connected, sealed or not"),
+    (errors.ShareRejected, "give another share, or start over with `holdfast operator unseal -reset`"),
     (errors.Overloaded, "try again later, and more slowly"),
     (errors.OutcomeUnknown, "look at the current state before repeating it"),
     (errors.Fatal, "see the node's log; it stops rather than serve doubtful data"),
 )
+
+_OF_A_NODE = (errors.Unavailable, errors.Overloaded, errors.OutcomeUnknown, errors.Fatal)
+"""What one node answers and another one might not: it helps to know which ones did."""
 
 
 class Declined(LocalError):
@@ -38,9 +42,15 @@ def next_step(error: HoldfastError) -> str:
     """What to do about it, where the message does not say so itself; else an empty string."""
     for cls, step in _NEXT:
         if isinstance(error, cls):
-            command = step.split("`")[1] if "`" in step else step
-            return "" if command in error.message else step
+            told = "`holdfast " in error.message or step in error.message.lower()
+            return "" if told else step
     return ""
+
+
+def asked(error: HoldfastError) -> str:
+    """The nodes that were asked in vain, where they are not in the message; else an empty string."""
+    nodes = str(error.details.get("asked", ""))
+    return nodes if isinstance(error, _OF_A_NODE) and nodes not in error.message else ""
 
 
 def tell(error: HoldfastError, chosen: Format) -> str:
@@ -57,6 +67,8 @@ def tell(error: HoldfastError, chosen: Format) -> str:
         }
         return to_json({"error": facts})
     lines = [f"Error: {plain(error.message)}"]
+    if nodes := asked(error):
+        lines.append(f"Asked: {plain(nodes)}.")
     if step := next_step(error):
         lines.append(f"Next: {step}.")
     return "\n".join(lines)

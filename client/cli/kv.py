@@ -127,9 +127,11 @@ def get(app: App, path: str, version: int | None, mount: str, field: str) -> Non
         secret = client.kv.get(name, version=version or 0, mount=where)
     if field:
         if secret.data is None:
-            raise NotFound(f"version {secret.version} is {'destroyed' if secret.destroyed else 'deleted'}: no data.")
+            raise NotFound(_without_data(secret))
         app.show_field(secret.data, field)
         return
+    if secret.data is None:
+        app.warn(_without_data(secret))
     app.show({"data": {"data": secret.data, "metadata": secret_metadata(secret)}}, lambda: _secret_text(secret))
 
 
@@ -159,7 +161,7 @@ def list_(app: App, path: str, mount: str) -> None:
 @mount_option
 @pass_app
 def delete(app: App, path: str, versions: list[int] | None, mount: str) -> None:
-    """Delete versions, by default the current one. `kv undelete` brings them back.
+    """Delete versions, by default the current one. `kv undelete -versions=N` brings them back.
 
     \b
     Examples:
@@ -169,7 +171,12 @@ def delete(app: App, path: str, versions: list[int] | None, mount: str) -> None:
     where, name = mount_and_path(mount, path)
     with app.client() as client:
         client.kv.delete(name, versions or [], mount=where)
-    app.say(f"Deleted {_named(versions) if versions else 'the current version'} (kv undelete brings it back).")
+    app.say(
+        f"Deleted {_named(versions)}."
+        if versions
+        else "Deleted the current version; its number is in `kv metadata get`."
+    )
+    app.say("To bring back what was deleted: holdfast kv undelete -versions=N PATH.")
 
 
 @kv.command(context_settings=SETTINGS)
@@ -267,6 +274,13 @@ def _show_version(app: App, written: KvVersion, field: str) -> None:
         app.show_field(facts, field)
     else:
         app.show({"data": facts}, lambda: pairs(facts))
+
+
+def _without_data(secret: KvSecret) -> str:
+    """Why there is nothing to show of a version, and whether it can be brought back."""
+    if secret.destroyed:
+        return f"version {secret.version} is destroyed: its data is gone."
+    return f"version {secret.version} is deleted; `holdfast kv undelete -versions={secret.version}` brings it back."
 
 
 def _secret_text(secret: KvSecret) -> str:

@@ -87,8 +87,6 @@ def _format(app: App) -> Format:
 
 def main() -> None:
     """The entry point of the console script."""
-    # gRPC writes its own log lines to standard error; what matters of them is in the errors told there.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         code = run(sys.argv[1:], App())
         sys.stdout.flush()

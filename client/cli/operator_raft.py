@@ -21,20 +21,25 @@ def raft() -> None:
 
 @raft.command(context_settings=SETTINGS)
 @click.argument("node_id")
-@click.argument("cluster_address")
-@click.argument("api_address")
+@click.argument("cluster_address", required=False, metavar="CLUSTER_ADDRESS")
+@click.argument("api_address", required=False, metavar="API_ADDRESS")
 @pass_app
-def join(app: App, node_id: str, cluster_address: str, api_address: str) -> None:
+def join(app: App, node_id: str, cluster_address: str | None, api_address: str | None) -> None:
     """Add a node, named as in its node.yaml. It votes as soon as it has caught up.
+
+    It is the cluster that is asked (-address), and the new node that is named; a node does not ask to be let in.
 
     \b
     Example:
       holdfast operator raft join node-4 10.0.0.4:8201 10.0.0.4:8200
     """
+    if cluster_address is None or api_address is None:
+        raise click.UsageError("Name the new node: its id, its cluster address and its API address.")
     with app.client() as client:
         index = client.raft.join(node_id, cluster_address=cluster_address, api_address=api_address)
     app.show(
-        {"data": {"node_id": node_id, "index": index}}, lambda: f"{node_id} joined. It votes once it has caught up."
+        {"data": {"node_id": node_id, "index": index}},
+        lambda: f"{node_id} joined. It votes once it has caught up; unseal it so that it serves.",
     )
 
 

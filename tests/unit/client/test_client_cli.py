@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +19,12 @@ import holdfast
 from holdfast.client import LocalError
 from holdfast.client.cli import app as app_module
 from holdfast.client.cli.app import App
+from holdfast.client.cli.errors import next_step
 from holdfast.client.cli.main import cli, run
 from holdfast.client.cli.server import run_node
 from holdfast.client.config import TOKEN_FILE_NAME
+from holdfast.proto import errors
+from holdfast.server import certs
 
 
 @dataclass
@@ -148,7 +153,10 @@ def test_a_secret_goes_through_its_whole_life(command: Holdfast, node: FakeNode)
     assert command("kv", "delete", "-versions=1,3", "secret/a/b").out.startswith("Deleted versions 1, 3")
     assert command("kv", "get", "secret/a/b").code == 0
     gone = command("kv", "get", "-field=x", "secret/a/b")
-    assert (gone.code, gone.err) == (2, "Error: version 3 is deleted: no data.\n")
+    assert (gone.code, gone.err) == (
+        2,
+        "Error: version 3 is deleted; `holdfast kv undelete -versions=3` brings it back.\n",
+    )
     assert command("kv", "rollback", "-version=1", "secret/a/b").code == 2
     assert command("kv", "undelete", "-versions=3", "secret/a/b").code == 0
     assert command("kv", "destroy", "-versions=1", "-yes", "secret/a/b").code == 0
@@ -267,6 +275,7 @@ def test_an_error_says_what_happened_and_what_to_do_and_is_json_for_programs(com
     assert told.out == ""
     assert told.err == (
         "Error: this node is sealed. Unseal it with `holdfast operator unseal`, or use another node.\n"
+        f"Asked: {node.address}.\n"
     )  # fmt: skip
     told = command("kv", "get", "secret/a/b", "-format=json")
     assert told.out == ""
@@ -277,6 +286,39 @@ def test_an_error_says_what_happened_and_what_to_do_and_is_json_for_programs(com
     node.sealed = False
     wrong = command("kv", "get", "secret/a/b", HOLDFAST_TOKEN="hvs.wrong")
     assert "Next: run `holdfast login`" in wrong.err
+    assert "Asked:" not in wrong.err, "every node says the same"
+    nobody = command("kv", "get", "secret/a/b", "-address=127.0.0.1:1,127.0.0.1:2", HOLDFAST_MAX_RETRIES="0")
+    assert nobody.code == 2
+    assert "Asked: 127.0.0.1:1, 127.0.0.1:2." in nobody.err
+
+
+def test_what_the_message_says_to_do_is_not_said_twice() -> None:
+    for error in (
+        errors.Uninitialized("add this node with `holdfast operator raft join`"),
+        errors.OutcomeUnknown("It may have happened. Look at the current state before repeating it."),
+    ):
+        assert next_step(error) == ""
+    assert "sealed or not" in next_step(errors.NoLeader("no leader is known"))
+
+
+def test_the_way_vault_joins_a_node_is_answered_with_ours(command: Holdfast) -> None:
+    told = command("operator", "raft", "join", "https://vault-2:8200")
+    assert told.code == 1
+    assert "Name the new node: its id, its cluster address and its API address." in told.err
+
+
+def test_grpc_writes_nothing_of_its_own(node: FakeNode, tmp_path: Path) -> None:
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("GRPC_", "HOLDFAST_", "VAULT_"))
+    }
+    strange = certs.create_ca(tmp_path / "strange-ca", "strange").cert_file
+    ran = subprocess.run(
+        [sys.executable, "-m", "holdfast.client.cli.main", "status", f"-address={node.address}", f"-ca-cert={strange}"],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: "), ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
 def test_a_cluster_is_initialised_unsealed_and_sealed(tmp_path: Path, command: Holdfast) -> None:

@@ -58,6 +58,7 @@ def test_certificates_are_made_and_a_good_configuration_is_said_to_be_good(tmp_p
     made = holdfastd("certs", "issue", str(certs), "node-1", "--dns", "localhost", "--ip", "127.0.0.1")
     assert made.returncode == 0
     assert f"{certs}/node-1.key" in made.stdout
+    assert "valid for    node-1, localhost, 127.0.0.1" in made.stdout
     tls = f"{{cert_file: {certs}/node-1.crt, key_file: {certs}/node-1.key, ca_file: {certs}/ca.crt}}"
     config = tmp_path / "node.yaml"
     config.write_text(
