@@ -247,6 +247,7 @@ class HardenedRaft(VotingNode):
 
     def _leadership_began(self, leadership: Leadership, now_s: float) -> None:
         self._quorum_contact_s = now_s
+        self._forget_contacts()
         leadership.follow_members(self._member_ids(), self._connected, now_s)
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
@@ -330,8 +331,16 @@ class HardenedRaft(VotingNode):
 
     def _meet(self, contacts: dict[str, str]) -> None:
         """Dial also the members that this node's own log does not name yet (it is joining, or far behind)."""
-        if contacts != self._contacts and not contacts.keys() <= set(self.log.configurations.peers):
-            self._contacts = contacts
+        known = self._contacts.keys() | set(self.log.configurations.peers)
+        if not contacts.keys() <= known:
+            together = self._contacts | contacts
+            self._contacts = together if len(together) <= membership.MEMBERS_MAX else contacts
+            self._members_changed()
+
+    def _forget_contacts(self) -> None:
+        """This node's own log names the leader, and the log says who else there is."""
+        if self._contacts:
+            self._contacts = {}
             self._members_changed()
 
     def _members_settled(self, leadership: Leadership) -> bool:
@@ -382,6 +391,8 @@ class HardenedRaft(VotingNode):
             reply = AppendReply(self.term, False, verdict.index, message.prev_index, message.stamp, self.eligible)
             self._reply(node_id, reply, settled=True)
             return
+        if not message.contacts and node_id in self.log.configurations.peers:
+            self._forget_contacts()
         self.commit = max(self.commit, min(message.commit, verdict.index))
         self._trimmer.held_by_all(message.trim)
         # A heartbeat is answered with what is durable by now: reads and contact need not wait for the disk.

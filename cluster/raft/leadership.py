@@ -176,12 +176,8 @@ class Leadership:
             trim=self.trim_index(),
             quorum_age_ms=self._age_ms,
             entries=entries,
-            contacts=self._contacts() if probe else (),
+            contacts=self._journal.configurations.current.contacts if probe else (),
         )
-
-    def _contacts(self) -> tuple[tuple[str, str], ...]:
-        members = self._journal.configurations.current.members
-        return tuple((member.node_id, member.cluster_address) for member in members)
 
     def _without_log(self, node_id: str) -> Entry | Position:
         """The member needs entries that were trimmed. This is where a snapshot is to be sent; without one, the member

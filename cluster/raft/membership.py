@@ -27,6 +27,11 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         """The node ids that vote, in order."""
         return tuple(member.node_id for member in self.members if member.voter)
 
+    @property
+    def contacts(self) -> tuple[tuple[str, str], ...]:
+        """Node ids and cluster addresses."""
+        return tuple((member.node_id, member.cluster_address) for member in self.members)
+
     def member(self, node_id: str) -> Member | None:
         """The member of this id."""
         return next((member for member in self.members if member.node_id == node_id), None)

@@ -21,25 +21,31 @@ ENTRIES_MAX = 4096
 
 Name = Annotated[str, msgspec.Meta(max_length=512)]
 
+Contacts = Annotated[tuple[tuple[Name, Name], ...], msgspec.Meta(max_length=MEMBERS_MAX)]
+"""Node ids and cluster addresses."""
+
 
 class MalformedMessage(ValueError):
     """Bytes that are no message of ours. The session they came from is to be dropped."""
 
 
 class PreVote(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """Would you vote for me in `term` (my term and one)? Changes nothing at either side (Raft thesis 9.6)."""
+    """Would you vote for me in `term` (my term and one)? Changes nothing at either side (Raft thesis 9.6). A node that
+    does not vote asks with term 0, only to be told the term and the members."""
 
     term: Count
     last_index: Count
     last_term: Count
 
 
-class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
-    """`asked_term` is the term asked about; `term` the sender's own."""
+class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """`asked_term` is the term asked about; `term` the sender's own. A rejection brings the members as the sender knows
+    them: whoever asks may have missed that the leader joined."""
 
     term: Count
     asked_term: Count
     granted: bool
+    contacts: Contacts = ()
 
 
 class Vote(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
@@ -79,7 +85,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=5):
     trim: Count
     quorum_age_ms: Count
     entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=ENTRIES_MAX)] = ()
-    contacts: Annotated[tuple[tuple[Name, Name], ...], msgspec.Meta(max_length=MEMBERS_MAX)] = ()
+    contacts: Contacts = ()
 
 
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):

@@ -135,6 +135,9 @@ class VotingNode(Chassis):
         self._leadership_began(self.leadership, now_s)
         self.transition("onBecomeLeader")
 
+    def _meet(self, contacts: dict[str, str]) -> None:
+        raise NotImplementedError
+
     def _leadership_began(self, leadership: Leadership, now_s: float) -> None:
         raise NotImplementedError
 
@@ -146,9 +149,13 @@ class VotingNode(Chassis):
     def _election_due(self, now_s: float) -> None:
         """No leader was heard for an election timeout."""
         self._put_off_election(now_s)
-        if not self.is_voter or self._outbox.busy_s(now_s) > self._timing.disk_stall_s:
+        if self._outbox.busy_s(now_s) > self._timing.disk_stall_s:
             return
         self.leader_id = ""
+        if not self.is_voter:
+            for voter in self._other_voters():
+                self._send(voter, PreVote(0, 0, 0))
+            return
         if self.role is Role.CANDIDATE:
             self.set_role(Role.FOLLOWER)
         self._campaign.begin(Phase.PRE_VOTE, self.term + 1)
@@ -189,12 +196,14 @@ class VotingNode(Chassis):
             up_to_date=self._has_log_of(message),
             leader_alive=self._leader_is_alive(self._clock()),
         )
-        self._send(node_id, PreVoteReply(self.term, message.term, granted))
+        contacts = () if granted else self.log.configurations.current.contacts
+        self._send(node_id, PreVoteReply(self.term, message.term, granted, contacts))
 
     def _on_pre_vote_reply(self, node_id: str, message: PreVoteReply) -> None:
         if not message.granted:
             if message.term > self.term:
                 self._follow(message.term, "")
+            self._meet(dict(message.contacts))
             return
         voters = self.log.configurations.voters
         if message.asked_term == self.term + 1 and self._campaign.granted(

@@ -1,11 +1,12 @@
 """Directed tests, one for each step of pysyncobj that is overridden for safety's sake."""
 
 import pytest
-from support.raft_rig import Alone, entries_of, members, noop, put, raises
+from support.raft_rig import Alone, entries_of, member, members, noop, put, raises
 
+from holdfast.cluster.raft import membership
 from holdfast.cluster.raft.admission import admit
 from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Role
-from holdfast.cluster.raft.entries import Position
+from holdfast.cluster.raft.entries import Kind, Position, follow
 from holdfast.cluster.raft.messages import (
     Append,
     AppendReply,
@@ -314,13 +315,39 @@ def test_a_pre_vote_changes_nothing_and_a_rejection_carries_the_term() -> None:
     node = follower_with(2, term=3)
     node.links.sent.clear()
     node.hear("c", PreVote(8, 99, 99))
-    assert node.only(PreVoteReply, "c") == PreVoteReply(3, 8, granted=False)
+    reply = node.only(PreVoteReply, "c")
+    assert (reply.term, reply.asked_term, reply.granted) == (3, 8, False)
     assert (node.machine.term, node.machine.leader_id) == (3, "b")
     node.advance(5.0)
     node.links.sent.clear()
     node.hear("c", PreVote(8, 99, 99))
     assert node.only(PreVoteReply, "c").granted
     assert node.machine.term == 3
+
+
+def test_a_rejected_node_learns_of_members_that_its_log_does_not_name() -> None:
+    """The leader may have joined while this node was away; until it knows the leader, it refuses its sessions."""
+    node = Alone()
+    node.advance(2.0)
+    asked = node.take(PreVote, "b")[-1].term
+    contacts = tuple((name, f"{name}.test:8201") for name in "abde")
+    node.hear("b", PreVoteReply(3, asked, granted=False, contacts=contacts))
+    assert set(node.links.dialled) == {"b", "c", "d", "e"}
+    assert node.machine.term == 3
+
+
+def test_a_learner_asks_for_the_members_too_but_never_campaigns() -> None:
+    node = Alone("abc", node_id="a")
+    first = node.machine.log.last
+    payload = membership.encode(membership.initial([*members("bc"), member("a", voter=False)]))
+    node.append(
+        [follow(first, term=1, cluster_time_ms=0, kind=Kind.MEMBERSHIP, payload=payload)], previous=first, term=1
+    )
+    node.advance(5.0)
+    assert node.take(PreVote, "c")[-1] == PreVote(0, 0, 0)
+    for peer in "bc":
+        node.hear(peer, PreVoteReply(1, 0, granted=True))
+    assert node.machine.role is Role.FOLLOWER
 
 
 def test_while_a_leader_is_alive_votes_are_ignored_unless_it_asked_for_the_election_itself() -> None:
