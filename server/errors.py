@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from holdfast.proto.errors import DOMAIN, HoldfastError
+from holdfast.proto.errors import DOMAIN, HoldfastError, Uninitialized
 
 MESSAGE_CHARS_MAX = 2000
 """A status travels in HTTP/2 headers, which clients bound; longer messages are cut."""
@@ -36,6 +36,13 @@ def unexpected(request_id: str) -> HoldfastError:
     """What a caller is told of an exception that is not in the tree: nothing but where to look."""
     return HoldfastError(
         f"internal error; the node's log has the details under request {request_id}", details={"request_id": request_id}
+    )
+
+
+def not_joined() -> Uninitialized:
+    """What a node answers that no cluster has let in yet. It must not send the caller to make new keys."""
+    return Uninitialized(
+        "this node belongs to no cluster yet: add it with `holdfast operator raft join`, asked of a node that is in one"
     )
 
 

@@ -15,6 +15,9 @@ from holdfast.proto.errors import Fatal, HoldfastError, InvalidArgument, Outcome
 from holdfast.server.jsondata import encode_object, parse_forwarded
 from holdfast.server.metrics import Metrics
 
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding bytes from another node raises; msgspec lets text that is no UTF-8 and deep nesting through as such."""
+
 CORE_REQUEST = "core.request"
 
 ANSWER_MARGIN_S = 0.5
@@ -65,7 +68,7 @@ def decode_request(payload: bytes, *, forwarded_by: str) -> Request:
     """The request that a member sent. `forwarded_by` is the member's id from its certificate."""
     try:
         envelope = msgspec.msgpack.decode(payload, type=_ForwardedRequest)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         raise InvalidArgument("a forwarded request has an unknown form; do the nodes run one version?") from None
     return Request(
         operation=envelope.operation,
@@ -91,7 +94,7 @@ def decode_response(payload: bytes) -> Response:
     """The response that a member sent."""
     try:
         envelope = msgspec.msgpack.decode(payload, type=_ForwardedResponse)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         raise OutcomeUnknown("a forwarded response has an unknown form; do the nodes run one version?") from None
     return Response(data=None if envelope.data is None else parse_forwarded(envelope.data), warnings=envelope.warnings)
 

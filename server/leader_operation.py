@@ -11,7 +11,8 @@ from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Role
 from holdfast.core.request import Consistency, Operation, Request
 from holdfast.proto.errors import Fatal, InvalidArgument, NoLeader, NotLeader, OutcomeUnknown
-from holdfast.server.forwarding import call_member, serve_member
+from holdfast.server.errors import not_joined
+from holdfast.server.forwarding import MALFORMED, call_member, serve_member
 from holdfast.server.metadata import Call
 
 Order = TypeVar("Order", bound=msgspec.Struct)
@@ -88,6 +89,8 @@ class LeaderOperation(Generic[Order, Result]):
         try:
             if status.role is Role.LEADER:
                 return await self._carry_out(order, "")
+            if not status.leader_id and not status.peers:
+                raise not_joined()
             if not status.leader_id:
                 raise NoLeader("no leader is known at the moment; try again")
             reply = await call_member(
@@ -97,13 +100,13 @@ class LeaderOperation(Generic[Order, Result]):
             raise NoLeader("leadership is changing hands; try again") from error
         try:
             return self._results.decode(reply)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise OutcomeUnknown("the leader's answer has an unknown form; do the nodes run one version?") from None
 
     async def _answer(self, caller: str, payload: bytes) -> bytes:
         try:
             order = self._orders.decode(payload)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise InvalidArgument("a forwarded order has an unknown form; do the nodes run one version?") from None
         if self._consensus.status().role is not Role.LEADER:
             raise NotLeader("this node does not lead")

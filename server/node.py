@@ -31,13 +31,14 @@ from holdfast.core.audit import AuditBroker
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
-from holdfast.proto.errors import Fatal, HoldfastError, Unavailable
+from holdfast.proto.errors import Fatal, HoldfastError, Unavailable, Uninitialized
 from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, sys_pb2
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
 from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
 from holdfast.server.config import ConfigError, NodeConfig, TlsFiles, parse_address
+from holdfast.server.errors import not_joined
 from holdfast.server.exits import EXIT_FATAL
 from holdfast.server.forwarding import PeerForwarder, serve_forwarded
 from holdfast.server.frontend import FrontEnd
@@ -52,6 +53,7 @@ from holdfast.server.process import DataFolder, on_termination, process_age_ms, 
 from holdfast.server.raft_service import RaftService
 from holdfast.server.streams import StreamCap
 from holdfast.server.sys_service import SysService
+from holdfast.storage.barrier import Barrier
 from holdfast.storage.rocksdb import RocksStore
 
 ENGINES: tuple[Callable[[], Engine], ...] = (KvEngine,)
@@ -122,7 +124,7 @@ class Node:
         self._core = Core(
             node_id=config.node_id,
             consensus=self._consensus,
-            barrier=lambda: self._seal.barrier,
+            barrier=self._barrier,
             engines={engine.type: engine for engine in (make() for make in ENGINES)},
             forwarder=PeerForwarder(self._network, self._metrics),
             audit=AuditBroker(()),
@@ -264,6 +266,20 @@ class Node:
         except Unavailable:  # not started yet; who dials will dial again
             return False
 
+    @property
+    def sealed(self) -> bool:
+        """Whether the node holds no keys, as it does after every start."""
+        return self._seal.sealed
+
+    def _barrier(self) -> Barrier:
+        """The open barrier. Raises Uninitialized or Sealed."""
+        try:
+            return self._seal.barrier
+        except Uninitialized:
+            if not self._raft.status().peers:
+                raise not_joined() from None
+            raise
+
     def _state(self) -> NodeState:
         return NodeState(
             consensus=self._consensus.status(),
@@ -315,7 +331,7 @@ async def _run_to_the_end(node: Node, stopping: asyncio.Event) -> int:
             await node.discard()
         raise
     if not told:
-        log.info("ready", started_ms=process_age_ms(), version=holdfast.__version__)
+        log.info("ready", started_ms=process_age_ms(), version=holdfast.__version__, sealed=node.sealed)
         settle_garbage_collector()
         await _until(asyncio.Event().wait(), stopping, node.fatal)
     if node.fatal.done() or await _until(node.stop(), asyncio.Event(), node.fatal):

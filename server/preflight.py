@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
@@ -25,6 +26,8 @@ def check(config: NodeConfig, *, file: Path, now: datetime) -> None:
     for section, tls in (("api", config.api.tls), ("cluster", config.cluster.tls)):
         prefix = f"{file}: {section}.tls"
         certificate = _check_tls(tls, prefix, now)
+        if section == "cluster":
+            _check_signed(tls, prefix, certificate)
         common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         names = [str(name.value) for name in common_names]
         # Peers know each other by this name; the client port is verified by host name and may have another certificate.
@@ -56,6 +59,19 @@ def _check_tls(tls: TlsFiles, prefix: str, now: datetime) -> x509.Certificate:
     if key.public_key().public_bytes(*key_form) != certificate.public_key().public_bytes(*key_form):
         raise ConfigError(f"{key_field}: does not belong to the certificate in {prefix.rpartition(' ')[2]}.cert_file")
     return certificate
+
+
+def _check_signed(tls: TlsFiles, prefix: str, certificate: x509.Certificate) -> None:
+    """A certificate that stands alone, without a chain, must have been signed by the CA itself."""
+    if len(x509.load_pem_x509_certificates(_read(tls.cert_file, f"{prefix}.cert_file"))) > 1:
+        return
+    for authority in x509.load_pem_x509_certificates(_read(tls.ca_file, f"{prefix}.ca_file")):
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return
+    raise ConfigError(f"{prefix}.cert_file: not signed by the CA in {prefix.rpartition(' ')[2]}.ca_file")
 
 
 def _certificate(name: str, field: str) -> x509.Certificate:

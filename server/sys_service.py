@@ -187,9 +187,16 @@ class SysService(SysServiceServicer):
             node_id=status.node_id,
             last_seal_reason=status.last_seal_reason,
             last_seal_time=None if status.last_seal_time_s is None else _timestamp(status.last_seal_time_s),
-            role=status.role.value,
+            role=self._part(status),
             leader_id=status.leader_id,
         )
+
+    def _part(self, status: NodeSealStatus) -> str:
+        """The node's part in the cluster: its role, unless it is no member."""
+        members = [peer.member.node_id for peer in self._consensus.status().peers]
+        if not members:
+            return "joining"
+        return status.role.value if status.node_id in members else "removed"
 
 
 def _init_order(message: pb.InitRequest) -> _InitOrder:

@@ -120,7 +120,7 @@ class SealStatusResponse(_message.Message):
     last_seal_reason: _builtins.str
     """Why and when this node was last sealed in this process's life."""
     role: _builtins.str
-    """"leader", "candidate" or "follower"."""
+    """"leader", "candidate" or "follower"; "joining" before the node is let in, "removed" after it was removed."""
     leader_id: _builtins.str
     """Empty when no leader is known."""
     @_builtins.property

@@ -213,6 +213,13 @@ def test_another_nodes_certificate_is_refused_on_the_cluster_port(node_files: Pa
         preflight(node_files)
 
 
+def test_a_certificate_of_another_ca_is_refused_on_the_cluster_port(node_files: Path) -> None:
+    create_ca(node_files / "other", "other")
+    (node_files / "certs" / "ca.crt").write_bytes((node_files / "other" / "ca.crt").read_bytes())
+    with pytest.raises(ConfigError, match=r"cluster\.tls\.cert_file: not signed by the CA in cluster\.tls\.ca_file"):
+        preflight(node_files)
+
+
 def test_an_expired_certificate_is_refused(node_files: Path) -> None:
     file = node_files / "node.yaml"
     with pytest.raises(ConfigError, match=r"api\.tls\.cert_file: expired on"):

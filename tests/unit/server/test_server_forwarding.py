@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.front_end import Switchboard
 
@@ -64,6 +64,7 @@ def test_a_response_arrives_as_it_left(members: dict[str, object] | None, warnin
 
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=200))
+@example(b"\x81\xa1\x80")
 def test_bytes_that_are_no_envelope_are_refused(payload: bytes) -> None:
     with pytest.raises(InvalidArgument):
         decode_request(payload, forwarded_by="node-2")

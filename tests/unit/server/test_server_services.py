@@ -284,6 +284,31 @@ def test_a_follower_takes_writes_and_orders_to_the_leader_and_reads_by_itself() 
     with_two(forwarded)
 
 
+def test_a_node_tells_whether_it_is_a_member() -> None:
+    async def told(leader: FrontEndNode, follower: FrontEndNode) -> None:
+        other, own = leader.consensus.members["node-1"], follower.consensus.members["node-2"]
+        roles = []
+        for known in ({"node-2": own}, {"node-1": other}, {}):
+            follower.consensus.members = known
+            roles.append((await follower.call(follower.sys.SealStatus, sys_pb2.SealStatusRequest())).role)
+        assert roles == ["follower", "removed", "joining"]
+
+    with_two(told)
+
+
+def test_a_node_that_no_cluster_has_let_in_does_not_ask_for_new_keys() -> None:
+    async def refused(leader: FrontEndNode, follower: FrontEndNode) -> None:
+        del leader
+        follower.consensus.members.clear()
+        follower.consensus._leader_id = ""
+        with pytest.raises(Refused) as caught:
+            await follower.call(follower.sys.Init, sys_pb2.InitRequest())
+        assert caught.value.reason == "UNINITIALIZED"
+        assert "holdfast operator raft join" in str(caught.value)
+
+    with_two(refused)
+
+
 def test_who_leads_is_told_with_its_address() -> None:
     async def leader_told(leader: FrontEndNode, follower: FrontEndNode) -> None:
         told = await leader.call(leader.sys.Leader, sys_pb2.LeaderRequest())
