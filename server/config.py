@@ -16,6 +16,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 import yaml
 
+from holdfast.server.durations import seconds
+
 CONFIG_BYTES_MAX = 1024 * 1024
 """The largest node.yaml, in bytes."""
 
@@ -97,6 +99,27 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     format: LogFormat = "json"
 
 
+GRACE_S_MIN, GRACE_S_MAX = 1.0, 86400.0
+"""The bounds of `seal.quorum_loss_grace`. An election takes up to a second, and that must not seal anything."""
+
+
+class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a node does with its keys when it loses its quorum, and when it is back.
+
+    quorum_loss_grace: a duration (see `durations`). on_quorum_return: who unseals the node again: people with shares
+    (manual) or an unseal provider (auto).
+    """
+
+    quorum_loss_grace: str | int | float = "15s"
+    on_quorum_return: Literal["auto", "manual"] = "manual"
+    seal_on_quorum_loss: bool = True
+
+    @property
+    def grace_s(self) -> float:
+        """`quorum_loss_grace` in seconds. Raises ValueError when it is none."""
+        return seconds(self.quorum_loss_grace)
+
+
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole node.yaml. Paths are absolute and `advertise` is filled in once `load` has returned it."""
 
@@ -106,6 +129,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cluster: ClusterConfig
     cluster_name: str = "holdfast"
     metrics: MetricsConfig | None = None
+    seal: SealSettings = SealSettings()
     log: LogConfig = LogConfig()
 
 
@@ -239,8 +263,22 @@ def _problems(given: NodeConfig, config: NodeConfig) -> list[tuple[str, str]]:
         found.append(("data_dir", "must not be empty"))
     for section, tls in (("api", config.api.tls), ("cluster", config.cluster.tls)):
         found += [(f"{section}.tls.{name}", "must not be empty") for name, value in _items(tls) if not value]
+    found += _seal_problems(config.seal)
     found += _address_problems(config)
     return found + _member_problems(config)
+
+
+def _seal_problems(seal: SealSettings) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    try:
+        if not GRACE_S_MIN <= seal.grace_s <= GRACE_S_MAX:
+            found.append(("seal.quorum_loss_grace", "from 1s to 24h; to switch it off, seal_on_quorum_loss: false"))
+    except ValueError as error:
+        found.append(("seal.quorum_loss_grace", str(error)))
+    if seal.on_quorum_return == "auto":
+        problem = "auto needs an unseal provider, and this version has none; write manual"
+        found.append(("seal.on_quorum_return", problem))
+    return found
 
 
 def _address_problems(config: NodeConfig) -> list[tuple[str, str]]:

@@ -74,6 +74,11 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self._registry,
         )
+        self._quorum_loss_seals = Counter(
+            "holdfast_quorum_loss_seals",
+            "Times this node sealed itself because contact with a quorum was lost.",
+            registry=self._registry,
+        )
         self._version = version
         self._by_request: dict[tuple[str, str], _Incrementer] = {}
         self._by_method: dict[str, _Observer] = {}
@@ -105,6 +110,10 @@ class Metrics:
     def read_barrier_done(self, seconds: float) -> None:
         """Count a read barrier that was passed."""
         self._read_barrier_seconds.observe(seconds)
+
+    def sealed_on_quorum_loss(self) -> None:
+        """Count a sealing for want of a quorum."""
+        self._quorum_loss_seals.inc()
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

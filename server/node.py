@@ -25,6 +25,7 @@ from holdfast.cluster.peer.network import PeerNetwork
 from holdfast.cluster.peer.tls import PeerTls
 from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
+from holdfast.cluster.seal.quorum_guard import QuorumGuard
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
 from holdfast.core.audit import AuditBroker
@@ -62,11 +63,19 @@ ENGINES: tuple[Callable[[], Engine], ...] = (KvEngine,)
 log = structlog.stdlib.get_logger(__name__)
 
 
+def elapsed_s() -> float:
+    """Seconds on a clock that never goes back and that counts the time in which the machine was suspended: what is
+    remembered from before a suspension must not look fresh after it."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 @dataclass(frozen=True)
 class Sources:
     """Time and randomness, handed down to every room. Seconds."""
 
-    monotonic: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = elapsed_s
     wall_clock: Callable[[], float] = time.time  # noqa: TID251 - the composition root hands time out
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
 
@@ -120,6 +129,14 @@ class Node:
             wall_clock=sources.wall_clock,
             cluster_name=config.cluster_name,
             on_fatal=self._on_fatal,
+        )
+        self._guard = QuorumGuard(
+            self._seal,
+            self._consensus,
+            enabled=config.seal.seal_on_quorum_loss,
+            grace_s=config.seal.grace_s,
+            clock=sources.monotonic,
+            on_sealed=self._metrics.sealed_on_quorum_loss,
         )
         self._core = Core(
             node_id=config.node_id,
@@ -203,6 +220,7 @@ class Node:
         await self._raft.start()
         await self._seal.load()
         self._seal.on_change(self._seal_changed)
+        self._guard.start()
         self._consensus.on_role_change(lambda _: self._grpc_health.refresh())
         await self._grpc_health.start()
         self._listen()
@@ -216,6 +234,7 @@ class Node:
         await self._grpc_health.stop()
         await self._server.stop(DRAIN_TIMEOUT_S)
         await self._hand_over()
+        self._guard.stop()
         await self._seal.close()
         await self._raft.stop()
         await self._network.stop()
@@ -227,6 +246,7 @@ class Node:
     async def discard(self) -> None:
         """After a start that failed: end what has begun."""
         await self._server.stop(None)
+        self._guard.stop()
         await self._seal.close()
         await self._raft.stop()
         await self._network.stop()
@@ -274,13 +294,14 @@ class Node:
     def _barrier(self) -> Barrier:
         """The open barrier. Raises Uninitialized or Sealed."""
         try:
-            return self._seal.barrier
+            return self._guard.barrier
         except Uninitialized:
             if not self._raft.status().peers:
                 raise not_joined() from None
             raise
 
     def _state(self) -> NodeState:
+        self._guard.check()
         return NodeState(
             consensus=self._consensus.status(),
             initialized=self._seal.initialized,
@@ -289,6 +310,7 @@ class Node:
         )
 
     def _health(self) -> HealthReport:
+        self._guard.check()
         return HealthReport(
             state=state_of(self._consensus, initialized=self._seal.initialized, sealed=self._seal.sealed),
             node_id=self._config.node_id,

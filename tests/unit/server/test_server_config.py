@@ -236,3 +236,44 @@ def test_reading_the_configuration_changes_nothing(node_files: Path) -> None:
     before = sorted(os.listdir(node_files))
     preflight(node_files)
     assert sorted(os.listdir(node_files)) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "grace_s"),
+    [("15s", 15), ("2s", 2), (20, 20), (2.5, 2.5), ("1m30s", 90), ("1500ms", 1.5), ("30", 30), ("24h", 86400)],
+)
+def test_the_grace_is_a_duration_or_plain_seconds(given: object, grace_s: float) -> None:
+    config = good()
+    config["seal"] = {"quorum_loss_grace": given}
+    assert parse(yaml.safe_dump(config), FILE).seal.grace_s == grace_s
+
+
+def test_without_a_seal_section_a_node_seals_after_fifteen_seconds_and_waits_for_people() -> None:
+    seal = parse(yaml.safe_dump(good()), FILE).seal
+    assert (seal.grace_s, seal.on_quorum_return, seal.seal_on_quorum_loss) == (15, "manual", True)
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ({"quorum_loss_grace": "soon"}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": "-5s"}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": 0}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": "999ms"}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": "25h"}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": float("nan")}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": float("inf")}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": True}, "seal.quorum_loss_grace"),
+        ({"quorum_loss_grace": None}, "seal.quorum_loss_grace"),
+        ({"on_quorum_return": "auto"}, "seal.on_quorum_return: auto needs an unseal provider"),
+        ({"on_quorum_return": "never"}, "seal.on_quorum_return"),
+        ({"seal_on_quorum_loss": "yes please"}, "seal.seal_on_quorum_loss"),
+        ({"quorum_loss_gracee": 5}, "seal.quorum_loss_gracee: unknown field"),
+    ],
+)
+def test_a_seal_section_that_cannot_be_used_is_refused_by_field(section: dict[str, Any], field: str) -> None:
+    config = good()
+    config["seal"] = section
+    with pytest.raises(ConfigError) as refused:
+        parse(yaml.safe_dump(config), FILE)
+    assert field in str(refused.value)
