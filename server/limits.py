@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 RECEIVED_BYTES_MAX = 2 * 1024 * 1024
 """The largest gRPC message taken in: a secret of 1 MiB and what is around it. It is read before its token is known, so
 it is what a stranger can make a node hold, once for each call."""
@@ -23,6 +25,10 @@ RPCS_MAX = REQUESTS_IN_FLIGHT_MAX + STREAMS_MAX + 256
 still get in when the node is full."""
 
 STREAMS_PER_CONNECTION_MAX = 1024
+
+CONNECTIONS_MAX = 4096
+"""Connections to the client port; further ones are closed. At most half of the files that the process may open, since a
+store that cannot open its next file ends the node."""
 
 TIMEOUT_S_DEFAULT = 30.0
 TIMEOUT_S_MAX = 90.0
@@ -58,7 +64,10 @@ HEALTH_TIMEOUT_S = 1.0
 
 def grpc_options() -> list[tuple[str, int]]:
     """Options of the gRPC server (grpc_types.h)."""
+    files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    half = CONNECTIONS_MAX if files_max == resource.RLIM_INFINITY else files_max // 2
     return [
+        ("grpc.max_allowed_incoming_connections", min(CONNECTIONS_MAX, half)),
         ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
         ("grpc.max_send_message_length", SENT_BYTES_MAX),
         ("grpc.max_metadata_size", METADATA_BYTES_MAX),

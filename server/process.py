@@ -19,13 +19,22 @@ from holdfast.server.config import ConfigError
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
+FILES_MAX = 65_536
+"""How many open files the process asks for, where it is allowed that many."""
+
+
 def harden() -> None:
-    """Files this process makes are its user's alone, and its memory, which holds keys, is never dumped to disk.
+    """Files this process makes are its user's alone, and its memory, which holds keys, is never dumped to disk. It may
+    open as many files as the system lets it: at the usual 1,024, a crowd of clients would leave none for the stores.
 
     Making a process undumpable also keeps other processes of the user from attaching to it.
     """
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    files, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if files_max == resource.RLIM_INFINITY else min(files_max, FILES_MAX)
+    if files != resource.RLIM_INFINITY and files < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, files_max))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
