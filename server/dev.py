@@ -19,7 +19,15 @@ import grpc
 from holdfast.proto.v1 import sys_pb2
 from holdfast.proto.v1.sys_pb2_grpc import SysServiceStub
 from holdfast.server.certs import create_ca, issue_node
-from holdfast.server.config import ApiConfig, ClusterConfig, InitialMember, LogConfig, NodeConfig, TlsFiles
+from holdfast.server.config import (
+    ApiConfig,
+    ClusterConfig,
+    ConfigError,
+    InitialMember,
+    LogConfig,
+    NodeConfig,
+    TlsFiles,
+)
 from holdfast.server.logging import configure
 from holdfast.server.node import run
 
@@ -81,6 +89,8 @@ def _config(folder: Path, port: int | None, log_level: str) -> NodeConfig:
     tls = TlsFiles(
         cert_file=str(files.cert_file), key_file=str(files.key_file), ca_file=str(folder / "certs" / "ca.crt")
     )
+    if port is not None and not _free(port):
+        raise ConfigError(f"port {port} is taken; stop what listens there, or choose another port with --port")
     free = _free_ports(2)
     api, cluster = f"{LOOPBACK}:{port or free[0]}", f"{LOOPBACK}:{free[1]}"
     level = cast("Literal['debug', 'info', 'warning', 'error']", log_level)
@@ -97,6 +107,16 @@ def _config(folder: Path, port: int | None, log_level: str) -> NodeConfig:
         ),
         log=LogConfig(level=level, format="console"),
     )
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """The holdfastd command: help with examples, errors that can be acted on, exit codes."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_what_is_wrong_is_said_on_stderr_with_exit_code_1(arguments: tuple[str, 
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+def test_a_development_node_says_that_its_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = holdfastd("dev", "--port", str(port))
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"holdfastd: port {port} is taken; ")
 
 
 def test_a_certificate_needs_a_ca(tmp_path: Path) -> None:
