@@ -105,7 +105,7 @@ class _NodeId:
 def is_sensitive(name: str) -> bool:
     """Whether a field of this name is blanked."""
     lowered = name.lower().replace("-", "_")
-    return lowered.endswith(SENSITIVE_ENDINGS) or not SENSITIVE_WORDS.isdisjoint(lowered.split("_"))
+    return f"_{lowered}".endswith(SENSITIVE_ENDINGS) or not SENSITIVE_WORDS.isdisjoint(lowered.split("_"))
 
 
 def _clean(name: str, value: Any) -> Any:

@@ -62,7 +62,7 @@ def test_the_standard_librarys_loggers_arrive_the_same_way(output: Output) -> No
     "name",
     [
         *("token", "root_token", "X-Holdfast-Token", "share", "shares", "secret", "client_secret", "password", "data"),
-        *("passphrase", "payload", "root_key", "private_key", "keyring", "value"),
+        *("passphrase", "payload", "key", "root_key", "private_key", "keyring", "value"),
     ],
 )
 def test_fields_named_like_secrets_are_blanked_however_deep(output: Output, name: str) -> None:
