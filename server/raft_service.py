@@ -10,7 +10,7 @@ import msgspec
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Member, PeerProgress
 from holdfast.core.request import Operation
-from holdfast.proto.errors import Fatal, InvalidArgument
+from holdfast.proto.errors import AlreadyExists, Fatal, InvalidArgument
 from holdfast.proto.v1 import raft_pb2 as pb
 from holdfast.proto.v1.raft_pb2_grpc import RaftServiceServicer
 from holdfast.server.authorization import Authorize, authorized
@@ -120,7 +120,18 @@ class RaftService(RaftServiceServicer):
         credentials = order.credentials
         request = credentials.request(Operation.UPDATE, JOIN_PATH, forwarded_by=forwarded_by)
         async with authorized(self._authorize, request):
-            return _Changed(await self._consensus.add_member(order.member, timeout_s=credentials.timeout_s))
+            try:
+                return _Changed(await self._consensus.add_member(order.member, timeout_s=credentials.timeout_s))
+            except AlreadyExists:
+                # Joining again with the same addresses asks for what is so already, as operators' scripts do.
+                if not self._is_member(order.member):
+                    raise
+                return _Changed(self._consensus.status().membership_index)
+
+    def _is_member(self, wanted: Member) -> bool:
+        places = (wanted.node_id, wanted.cluster_address, wanted.api_address)
+        members = (peer.member for peer in self._consensus.status().peers)
+        return any((m.node_id, m.cluster_address, m.api_address) == places for m in members)
 
     async def _remove_here(self, order: _RemoveOrder, forwarded_by: str) -> _Changed:
         credentials = order.credentials

@@ -271,6 +271,11 @@ def test_a_follower_takes_writes_and_orders_to_the_leader_and_reads_by_itself() 
         peer = raft_pb2.Peer(node_id="node-3", cluster_address="127.0.0.1:1", api_address="127.0.0.1:2")
         assert (await follower.call(follower.raft.Join, raft_pb2.JoinRequest(peer=peer))).index > 0
         assert leader.consensus.members["node-3"].voter, "it is to vote once it has caught up"
+        await follower.call(follower.raft.Join, raft_pb2.JoinRequest(peer=peer))
+        elsewhere = raft_pb2.Peer(node_id="node-3", cluster_address="127.0.0.1:3", api_address="127.0.0.1:2")
+        with pytest.raises(Refused) as caught:
+            await follower.call(follower.raft.Join, raft_pb2.JoinRequest(peer=elsewhere))
+        assert caught.value.reason == "ALREADY_EXISTS", "only the very same join may be repeated"
         await follower.call(follower.raft.RemovePeer, raft_pb2.RemovePeerRequest(node_id="node-3"))
         assert "node-3" not in leader.consensus.members
         with pytest.raises(Refused) as caught:
