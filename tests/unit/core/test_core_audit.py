@@ -160,10 +160,14 @@ def test_an_operation_of_the_server_that_was_done_and_not_recorded_has_an_unknow
         device = Recording()
         device.failing_from = 1
         node, _ = await audited(device)
-        with pytest.raises(expected):
+
+        async def operate() -> None:
             async with authorized(node.core.authorize, node.request("update", "sys/step-down")):
                 if error is not None:
                     raise error
+
+        with pytest.raises(expected):
+            await operate()
 
     for error, expected in (
         (None, OutcomeUnknown), (OutcomeUnknown("x"), OutcomeUnknown), (Corruption("x"), Corruption),
