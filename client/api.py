@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from holdfast.client.calls import kv, logical, raft, sys
 from holdfast.client.calls.call import Call
 from holdfast.client.results import (
+    ClusterUnseal,
     Health,
     InitResult,
     KvMetadata,
@@ -197,6 +198,18 @@ class Sys:
                 status = client.sys.unseal(share)
         """
         return self._run(sys.unseal(share, reset=reset))
+
+    def unseal_cluster(self, share: str) -> ClusterUnseal:
+        """Give the node one share for all nodes. The share that reaches the threshold unseals this node, and has it
+        hand the root key to every other member; `members` tells of each. Needs no token. Every share of the ceremony is
+        to be given this way. A node that is unsealed takes them too, to unseal the others.
+
+        Raises as `unseal`.
+
+            for share in shares[:3]:
+                ceremony = client.sys.unseal_cluster(share)
+        """
+        return self._run(sys.unseal_cluster(share))
 
     def seal(self) -> None:
         """Make the node drop its keys. It goes on voting and replicating, and serves nothing until it is unsealed.

@@ -11,6 +11,7 @@ from holdfast.client.api import Results
 from holdfast.client.calls import kv, logical, raft, sys
 from holdfast.client.calls.call import Call
 from holdfast.client.results import (
+    ClusterUnseal,
     Health,
     InitResult,
     KvMetadata,
@@ -141,6 +142,10 @@ class AsyncSys:
     @documented_as(api.Sys.unseal)
     async def unseal(self, share: str = "", *, reset: bool = False) -> SealStatus:
         return await self._run(sys.unseal(share, reset=reset))
+
+    @documented_as(api.Sys.unseal_cluster)
+    async def unseal_cluster(self, share: str) -> ClusterUnseal:
+        return await self._run(sys.unseal_cluster(share))
 
     @documented_as(api.Sys.seal)
     async def seal(self) -> None:

@@ -91,6 +91,27 @@ class SealStatus:
     last_seal_time: datetime | None
     role: str
     leader_id: str
+    quorum_contact_age: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True)
+class MemberUnseal:
+    """What became of one member when the cluster was unsealed. `already`: it had its keys before. `reason`: why it does
+    not have them now."""
+
+    node_id: str
+    unsealed: bool
+    already: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClusterUnseal:
+    """How far a ceremony for the whole cluster is. `members`: the other nodes, once it is `done`."""
+
+    status: SealStatus
+    done: bool
+    members: tuple[MemberUnseal, ...]
 
 
 class HealthState(enum.StrEnum):

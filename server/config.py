@@ -106,18 +106,25 @@ GRACE_S_MIN, GRACE_S_MAX = 1.0, 86400.0
 class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a node does with its keys when it loses its quorum, and when it is back.
 
-    quorum_loss_grace: a duration (see `durations`). on_quorum_return: who unseals the node again: people with shares
-    (manual) or an unseal provider (auto).
+    quorum_loss_grace: a duration (see `durations`). on_quorum_return: who unseals the node again, and a restarted one:
+    people with shares (manual), an unsealed member (peers) or an unseal provider (auto). share_with_peers: whether this
+    node, unsealed, hands the root key to members that ask; None stands for yes with `peers` and for no otherwise.
     """
 
     quorum_loss_grace: str | int | float = "15s"
-    on_quorum_return: Literal["auto", "manual"] = "manual"
+    on_quorum_return: Literal["auto", "peers", "manual"] = "manual"
     seal_on_quorum_loss: bool = True
+    share_with_peers: bool | None = None
 
     @property
     def grace_s(self) -> float:
         """`quorum_loss_grace` in seconds. Raises ValueError when it is none."""
         return seconds(self.quorum_loss_grace)
+
+    @property
+    def shares_with_peers(self) -> bool:
+        """Whether the node hands the root key to members that ask."""
+        return self.on_quorum_return == "peers" if self.share_with_peers is None else self.share_with_peers
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -276,7 +283,7 @@ def _seal_problems(seal: SealSettings) -> list[tuple[str, str]]:
     except ValueError as error:
         found.append(("seal.quorum_loss_grace", str(error)))
     if seal.on_quorum_return == "auto":
-        problem = "auto needs an unseal provider, and this version has none; write manual"
+        problem = "auto needs an unseal provider, and this version has none; write peers or manual"
         found.append(("seal.on_quorum_return", problem))
     return found
 

@@ -79,6 +79,12 @@ class Metrics:
             "Times this node sealed itself because contact with a quorum was lost.",
             registry=self._registry,
         )
+        self._root_key_handovers = Counter(
+            "holdfast_root_key_handovers",
+            "Requests for the root key that this node answered, by what they were for and outcome.",
+            ["why", "outcome"],
+            registry=self._registry,
+        )
         self._version = version
         self._by_request: dict[tuple[str, str], _Incrementer] = {}
         self._by_method: dict[str, _Observer] = {}
@@ -114,6 +120,10 @@ class Metrics:
     def sealed_on_quorum_loss(self) -> None:
         """Count a sealing for want of a quorum."""
         self._quorum_loss_seals.inc()
+
+    def root_key_handover(self, why: str, outcome: str) -> None:
+        """Count a hand-over of the root key to another member, or a refusal."""
+        self._root_key_handovers.labels(why, outcome).inc()
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -25,7 +25,6 @@ from holdfast.cluster.peer.network import PeerNetwork
 from holdfast.cluster.peer.tls import PeerTls
 from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
-from holdfast.cluster.seal.quorum_guard import QuorumGuard
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
 from holdfast.core.audit import AuditBroker
@@ -52,6 +51,7 @@ from holdfast.server.metrics import Metrics, NodeState
 from holdfast.server.metrics_http import MetricsServer
 from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
 from holdfast.server.raft_service import RaftService
+from holdfast.server.sealing import Sealing
 from holdfast.server.streams import StreamCap
 from holdfast.server.sys_service import SysService
 from holdfast.storage.barrier import Barrier
@@ -130,13 +130,16 @@ class Node:
             cluster_name=config.cluster_name,
             on_fatal=self._on_fatal,
         )
-        self._guard = QuorumGuard(
-            self._seal,
-            self._consensus,
-            enabled=config.seal.seal_on_quorum_loss,
-            grace_s=config.seal.grace_s,
+        self._sealing = Sealing(
+            config.seal,
+            node_id=config.node_id,
+            seal=self._seal,
+            consensus=self._consensus,
+            calls=self._network,
+            metrics=self._metrics,
             clock=sources.monotonic,
-            on_sealed=self._metrics.sealed_on_quorum_loss,
+            random_bytes=sources.random_bytes,
+            on_fatal=self._on_fatal,
         )
         self._core = Core(
             node_id=config.node_id,
@@ -191,6 +194,7 @@ class Node:
                 consensus=self._consensus,
                 calls=self._network,
                 seal=self._seal,
+                unseal_members=self._sealing.unseal_members,
                 bootstrap=self._core.bootstrap,
                 authorize=self._core.authorize,
                 health=self._health,
@@ -220,7 +224,7 @@ class Node:
         await self._raft.start()
         await self._seal.load()
         self._seal.on_change(self._seal_changed)
-        self._guard.start()
+        self._sealing.start()
         self._consensus.on_role_change(lambda _: self._grpc_health.refresh())
         await self._grpc_health.start()
         self._listen()
@@ -234,7 +238,7 @@ class Node:
         await self._grpc_health.stop()
         await self._server.stop(DRAIN_TIMEOUT_S)
         await self._hand_over()
-        self._guard.stop()
+        await self._sealing.stop()
         await self._seal.close()
         await self._raft.stop()
         await self._network.stop()
@@ -246,7 +250,7 @@ class Node:
     async def discard(self) -> None:
         """After a start that failed: end what has begun."""
         await self._server.stop(None)
-        self._guard.stop()
+        await self._sealing.stop()
         await self._seal.close()
         await self._raft.stop()
         await self._network.stop()
@@ -294,14 +298,14 @@ class Node:
     def _barrier(self) -> Barrier:
         """The open barrier. Raises Uninitialized or Sealed."""
         try:
-            return self._guard.barrier
+            return self._sealing.barrier
         except Uninitialized:
             if not self._raft.status().peers:
                 raise not_joined() from None
             raise
 
     def _state(self) -> NodeState:
-        self._guard.check()
+        self._sealing.check()
         return NodeState(
             consensus=self._consensus.status(),
             initialized=self._seal.initialized,
@@ -310,7 +314,7 @@ class Node:
         )
 
     def _health(self) -> HealthReport:
-        self._guard.check()
+        self._sealing.check()
         return HealthReport(
             state=state_of(self._consensus, initialized=self._seal.initialized, sealed=self._seal.sealed),
             node_id=self._config.node_id,

@@ -7,7 +7,7 @@ Init and Unseal carry shares and the root token: their messages are never logged
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Role
 from holdfast.cluster.seal.seal import SealManager
+from holdfast.cluster.seal.sharing import Result as MemberResult
 from holdfast.cluster.seal.state import SealStatus as NodeSealStatus
 from holdfast.core.request import Consistency, Operation
 from holdfast.proto.errors import Fatal, InvalidArgument
@@ -68,7 +69,8 @@ class _StepDownResult(msgspec.Struct, frozen=True):
 class SysService(SysServiceServicer):
     """What an operator does to a node and to the cluster.
 
-    bootstrap: writes the first records of a new cluster and returns the root token.
+    bootstrap: writes the first records of a new cluster and returns the root token. unseal_members: hands the root key
+    to every other member; called only after a threshold of shares was given for that.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class SysService(SysServiceServicer):
         consensus: Consensus,
         calls: PeerCalls,
         seal: SealManager,
+        unseal_members: Callable[[], Awaitable[Sequence[MemberResult]]],
         bootstrap: Callable[[Transaction], Awaitable[str]],
         authorize: Authorize,
         health: Callable[[], HealthReport],
@@ -89,6 +92,7 @@ class SysService(SysServiceServicer):
         self._version = version
         self._consensus = consensus
         self._seal = seal
+        self._unseal_members = unseal_members
         self._bootstrap = bootstrap
         self._authorize = authorize
         self._health = health
@@ -118,8 +122,16 @@ class SysService(SysServiceServicer):
             return pb.UnsealResponse(status=self._status_message(self._seal.reset_unseal()))
         if not 0 < len(message.share) <= SHARE_CHARS_MAX or not message.share.isascii():
             raise InvalidArgument("share must be one of the lines that init printed", field="share")
-        status = await self._seal.unseal(message.share)
-        return pb.UnsealResponse(status=self._status_message(status))
+        if not message.cluster:
+            return pb.UnsealResponse(status=self._status_message(await self._seal.unseal(message.share)))
+        if not await self._seal.unseal_for_cluster(message.share):
+            return pb.UnsealResponse(status=self._status_message(self._seal.status()))
+        results = await self._unseal_members()
+        members = [
+            pb.MemberUnseal(node_id=r.node_id, unsealed=r.unsealed, already=r.already, reason=r.reason) for r in results
+        ]
+        status = self._status_message(self._seal.status())
+        return pb.UnsealResponse(status=status, members=members, cluster_done=True)
 
     @rpc
     async def Seal(self, message: pb.SealRequest, call: Call) -> pb.SealResponse:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from holdfast.client.calls.call import Call, counted, moment, text
 from holdfast.client.failures import LocalError
-from holdfast.client.results import Health, HealthState, InitResult, Leader, SealStatus
+from holdfast.client.results import ClusterUnseal, Health, HealthState, InitResult, Leader, MemberUnseal, SealStatus
 from holdfast.client.retry import Effect
 from holdfast.proto.v1 import sys_pb2 as pb
 
@@ -33,6 +35,14 @@ def unseal(share: str, *, reset: bool) -> Call[SealStatus]:
         raise LocalError("an unseal share is needed.", field="share")
     request = pb.UnsealRequest(share=text(share, name="share").strip(), reset=reset)
     return Call(_SERVICE + "Unseal", request, pb.UnsealResponse, _unsealed, Effect.ONCE, pinned=True)
+
+
+def unseal_cluster(share: str) -> Call[ClusterUnseal]:
+    """Gives the first node a share for all nodes."""
+    if not share.strip():
+        raise LocalError("an unseal share is needed.", field="share")
+    request = pb.UnsealRequest(share=text(share, name="share").strip(), cluster=True)
+    return Call(_SERVICE + "Unseal", request, pb.UnsealResponse, _cluster_unsealed, Effect.ONCE, pinned=True)
 
 
 def seal() -> Call[None]:
@@ -76,11 +86,17 @@ def _status(response: pb.SealStatusResponse) -> SealStatus:
         last_seal_time=moment(response, "last_seal_time"),
         role=response.role,
         leader_id=response.leader_id,
+        quorum_contact_age=timedelta(milliseconds=response.quorum_contact_age_ms),
     )
 
 
 def _unsealed(response: pb.UnsealResponse) -> SealStatus:
     return _status(response.status)
+
+
+def _cluster_unsealed(response: pb.UnsealResponse) -> ClusterUnseal:
+    members = tuple(MemberUnseal(m.node_id, m.unsealed, m.already, m.reason) for m in response.members)
+    return ClusterUnseal(_status(response.status), response.cluster_done, members)
 
 
 def _health(response: pb.HealthResponse) -> Health:

@@ -8,9 +8,12 @@ from typing import Any
 import click
 
 from holdfast.client.cli.app import SETTINGS, App, Group, hidden, pass_app, yes_option
+from holdfast.client.cli.errors import EXIT_REMOTE
 from holdfast.client.cli.operator_raft import raft
+from holdfast.client.cli.output import table
 from holdfast.client.cli.status import status_facts, status_text
 from holdfast.client.failures import LocalError
+from holdfast.client.results import ClusterUnseal
 
 
 @click.group("operator", cls=Group, context_settings=SETTINGS)
@@ -64,23 +67,63 @@ def init(app: App, key_shares: int, key_threshold: int | None) -> None:
 @operator.command(context_settings=SETTINGS)
 @click.argument("share", required=False)
 @click.option("--reset", is_flag=True, help="Forget the keys given so far.")
+@click.option("--cluster", is_flag=True, help="Unseal every node with this one ceremony.")
 @pass_app
-def unseal(app: App, share: str | None, reset: bool) -> None:  # noqa: FBT001
+def unseal(app: App, share: str | None, reset: bool, cluster: bool) -> None:  # noqa: FBT001
     """Give the node one unseal key: asked for unseen, or - for standard input.
+
+    With -cluster the key is given for all nodes: once enough keys are, this node is unsealed and unseals every other
+    one that it reaches. Give every key of the ceremony that way, to one node; it may be one that is unsealed already.
+    The exit code is 2 when a node stayed sealed.
 
     \b
     Examples:
       holdfast operator unseal
       holdfast operator unseal - < key-1
+      holdfast operator unseal -cluster
       holdfast operator unseal -reset
     """
     if reset and share is not None:
         raise LocalError("give a key or -reset, not both.", field="-reset")
+    if reset and cluster:
+        raise LocalError("give -cluster or -reset, not both.", field="-reset")
     if not reset:
         share = _share(app, share)
+    if cluster:
+        _unseal_cluster(app, share or "")
+        return
     with app.client() as client:
         status = client.sys.unseal(share or "", reset=reset)
     app.show(status_facts(status), lambda: status_text(status))
+
+
+def _unseal_cluster(app: App, share: str) -> None:
+    with app.client() as client:
+        ceremony = client.sys.unseal_cluster(share)
+    app.show(_ceremony_facts(ceremony), lambda: _ceremony_text(ceremony))
+    if not all(member.unsealed for member in ceremony.members):
+        click.get_current_context().exit(EXIT_REMOTE)
+
+
+def _ceremony_facts(ceremony: ClusterUnseal) -> dict[str, Any]:
+    members = [
+        {"node_id": m.node_id, "unsealed": m.unsealed, "already": m.already, "reason": m.reason or None}
+        for m in ceremony.members
+    ]
+    return {**status_facts(ceremony.status), "cluster_done": ceremony.done, "members": members}
+
+
+def _ceremony_text(ceremony: ClusterUnseal) -> str:
+    status = status_text(ceremony.status)
+    if not ceremony.done:
+        if ceremony.status.nonce:
+            return f"{status}\n\nMore keys are needed to unseal the cluster."
+        return f"{status}\n\nOnly this node was unsealed: a key of this ceremony was given without -cluster."
+    outcomes = {True: "unsealed", False: "still sealed"}
+    rows = [
+        (m.node_id, "was unsealed already" if m.already else outcomes[m.unsealed], m.reason) for m in ceremony.members
+    ]
+    return f"{status}\n\n{table(('Node', 'Outcome', 'Reason'), rows)}"
 
 
 def _share(app: App, given: str | None) -> str:

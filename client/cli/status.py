@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -9,10 +10,14 @@ import click
 from holdfast.client.cli.app import SETTINGS, App, Command, pass_app
 from holdfast.client.cli.errors import EXIT_LOCAL, tell
 from holdfast.client.cli.output import pairs, timestamp
+from holdfast.client.durations import format_duration
 from holdfast.client.results import SealStatus
 from holdfast.proto.errors import HoldfastError
 
 EXIT_SEALED = 2
+
+_CONTACT_LOST = timedelta(seconds=1)
+"""A node in contact with a quorum hears of it many times a second."""
 
 
 @click.command(cls=Command, context_settings=SETTINGS)
@@ -53,6 +58,7 @@ def status_facts(status: SealStatus) -> dict[str, Any]:
         "node_id": status.node_id,
         "role": status.role,
         "leader_id": status.leader_id or None,
+        "quorum_contact_age_seconds": status.quorum_contact_age.total_seconds(),
         "last_seal_reason": status.last_seal_reason or None,
         "last_seal_time": timestamp(status.last_seal_time),
     }
@@ -69,7 +75,7 @@ def status_text(status: SealStatus) -> str:
     if status.initialized:
         rows["Total Shares"] = status.shares
         rows["Threshold"] = status.threshold
-    if status.sealed and status.initialized:
+    if (status.sealed and status.initialized) or status.nonce:
         rows["Unseal Progress"] = f"{status.progress}/{status.threshold}"
     if status.nonce:
         rows["Unseal Nonce"] = status.nonce
@@ -78,8 +84,14 @@ def status_text(status: SealStatus) -> str:
         rows["Last Seal Time"] = status.last_seal_time
     rows["Role"] = status.role
     rows["Leader"] = status.leader_id or "unknown"
+    if status.quorum_contact_age > _CONTACT_LOST:
+        rows["Quorum Contact"] = f"lost {format_duration(_whole_seconds(status.quorum_contact_age))} ago"
     rows["Cluster Name"] = status.cluster_name
     if status.cluster_id:
         rows["Cluster ID"] = status.cluster_id
     rows["Version"] = status.version
     return pairs(rows)
+
+
+def _whole_seconds(duration: timedelta) -> timedelta:
+    return timedelta(seconds=int(duration.total_seconds()))

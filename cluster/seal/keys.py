@@ -10,13 +10,15 @@ library copies keys into contexts of its own. So traces may remain until the mem
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Never
+from typing import Never, TypeVar
 
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.batch import Record
 from holdfast.storage.keyring import Keyring
 
 _RETIRED_MAX = 4
+
+T = TypeVar("T")
 
 
 class OpenKeys:
@@ -44,6 +46,10 @@ class OpenKeys:
         if len(self._retired) > _RETIRED_MAX:
             self._retired.pop(0).close()
         self.barrier, self._keyring_revision = Barrier(keyring, random_bytes), record.revision
+
+    def lend(self, use: Callable[[bytes], T]) -> T:
+        """What `use` makes of the root key; it must not keep the key."""
+        return use(self._root_key)
 
     def close(self) -> None:
         """Close every barrier and drop the root key."""

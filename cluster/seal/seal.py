@@ -19,9 +19,18 @@ from holdfast.cluster.seal.records import KEYRING_KEY, SEAL_KEY, SealConfig, dec
 from holdfast.cluster.seal.shares import Shares
 from holdfast.cluster.seal.state import SealEvent, SealState, SealStatus, advance
 from holdfast.cluster.seal.unseal import UnsealProgress
-from holdfast.proto.errors import AlreadyInitialized, Corruption, Fatal, OutcomeUnknown, Sealed, Uninitialized
+from holdfast.proto.errors import (
+    AlreadyInitialized,
+    Corruption,
+    FailedPrecondition,
+    Fatal,
+    OutcomeUnknown,
+    Sealed,
+    Uninitialized,
+)
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.batch import Record
+from holdfast.storage.keyring import Keyring
 from holdfast.storage.transaction import Transaction
 
 SEAL_TYPE = "shamir"
@@ -68,6 +77,9 @@ class SealManager:
         self._keys: OpenKeys | None = None
         self._last_seal_reason = ""
         self._last_seal_time_s: float | None = None
+        self._for_cluster = False  # whether every share given in the ceremony under way was given for the cluster
+        self.was_unsealed = False
+        """Whether this node has held the keys since it was started."""
         self._undelivered: deque[bytes] = deque(maxlen=_UNDELIVERED_MAX)  # set ids of shares that never got out
         self._initializing = asyncio.Lock()
         self._listeners: list[Callable[[SealStatus], None]] = []
@@ -133,6 +145,7 @@ class SealManager:
             last_seal_time_s=self._last_seal_time_s,
             role=consensus.role,
             leader_id=consensus.leader_id,
+            quorum_contact_age_s=consensus.quorum_contact_age_s,
         )
 
     def on_change(self, callback: Callable[[SealStatus], None]) -> Callable[[], None]:
@@ -180,19 +193,59 @@ class SealManager:
 
         Raises Uninitialized; ShareRejected (see `shares.decode` and `UnsealProgress.give`); Corruption when the shares
         are right and a record does not open."""
-        if not self.sealed:
-            return self.status()
+        if self.sealed:
+            await self._give(share, for_cluster=False)
+        return self.status()
+
+    async def unseal_for_cluster(self, share: str) -> bool:
+        """Give one share for all nodes: as `unseal`, and a node that is open takes shares too. Returns whether the
+        shares are now proved to be a threshold, and every one of them was given for the cluster. Raises as `unseal`."""
+        return await self._give(share, for_cluster=True)
+
+    async def _give(self, share: str, *, for_cluster: bool) -> bool:
         seal_record, keyring_record = await self._read_records()
         self._adopt(seal_record)
         if self._config is None or self._progress is None:
             raise _uninitialized()
         # No await from here on: nothing can seal, reset or rekey between the share and the open node.
-        if self._keys is not None:
-            return self.status()
+        if self._keys is not None and not for_cluster:
+            return False
+        first = self._progress.given == 0
         share_key = self._progress.give(shares.decode(share))
-        if share_key is not None:
-            self._open(self._config.unwrap(share_key), keyring_record)
+        self._for_cluster = for_cluster and (first or self._for_cluster)
+        if share_key is None:
+            return False
+        root_key = self._config.unwrap(share_key)
+        if self._keys is None:
+            self._open(root_key, keyring_record)
+        return self._for_cluster
+
+    async def unseal_with_root_key(self, root_key: bytes) -> SealStatus:
+        """Open the node with the root key itself, which another member handed over. A node that is open stays so.
+
+        Raises Uninitialized; FailedPrecondition when the key does not open the keyring; Corruption when the seal's
+        record is damaged. A damaged keyring cannot be told from a wrong key here; shares tell."""
+        seal_record, keyring_record = await self._read_records()
+        self._adopt(seal_record)
+        if self._config is None:
+            raise _uninitialized()
+        # No await from here on: see above.
+        if self._keys is None:
+            record = _present(keyring_record)
+            try:
+                Keyring.unwrap(record.value, root_key)
+            except Corruption:
+                raise FailedPrecondition(
+                    "the root key that was handed over does not open this node's keyring; unseal the node with shares"
+                ) from None
+            self._open(root_key, record)
         return self.status()
+
+    def with_root_key(self, use: Callable[[bytes], T]) -> T:
+        """What `use` makes of the root key, to be handed to another member. Raises as `barrier`."""
+        _ = self.barrier
+        assert self._keys is not None
+        return self._keys.lend(use)
 
     def reset_unseal(self) -> SealStatus:
         """Forget the shares given so far."""
@@ -274,6 +327,7 @@ class SealManager:
         """Hold the keys. Whoever comes by the root key, by shares or otherwise, ends here."""
         assert self._keys is None, "opened twice"
         self._keys = OpenKeys.unwrap(root_key, _present(keyring_record), self._random_bytes)
+        self.was_unsealed = True
         self.reset_unseal()
         self._move(SealEvent.OPENED)
 

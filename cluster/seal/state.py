@@ -52,7 +52,7 @@ class SealStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     threshold, shares: 0 before initialisation. progress: distinct shares given in the ceremony `nonce` names.
     last_seal_time_s: Unix time in seconds of the last sealing in this process's life; None when there was none.
-    leader_id: empty when no leader is known.
+    leader_id: empty when no leader is known. quorum_contact_age_s: as in ConsensusStatus.
     """
 
     type: str
@@ -69,3 +69,4 @@ class SealStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_seal_time_s: float | None
     role: Role
     leader_id: str
+    quorum_contact_age_s: float

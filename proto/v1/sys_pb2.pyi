@@ -103,6 +103,7 @@ class SealStatusResponse(_message.Message):
     LAST_SEAL_TIME_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
+    QUORUM_CONTACT_AGE_MS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """"shamir"."""
     initialized: _builtins.bool
@@ -123,6 +124,8 @@ class SealStatusResponse(_message.Message):
     """"leader", "candidate" or "follower"; "joining" before the node is let in, "removed" after it was removed."""
     leader_id: _builtins.str
     """Empty when no leader is known."""
+    quorum_contact_age_ms: _builtins.int
+    """Milliseconds since this node knew itself to be in contact with a quorum; since its start when it never did."""
     @_builtins.property
     def last_seal_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -143,10 +146,11 @@ class SealStatusResponse(_message.Message):
         last_seal_time: _timestamp_pb2.Timestamp | None = ...,
         role: _builtins.str = ...,
         leader_id: _builtins.str = ...,
+        quorum_contact_age_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seal_time", b"last_seal_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "initialized", b"initialized", "last_seal_reason", b"last_seal_reason", "last_seal_time", b"last_seal_time", "leader_id", b"leader_id", "node_id", b"node_id", "nonce", b"nonce", "progress", b"progress", "role", b"role", "sealed", b"sealed", "shares", b"shares", "threshold", b"threshold", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "initialized", b"initialized", "last_seal_reason", b"last_seal_reason", "last_seal_time", b"last_seal_time", "leader_id", b"leader_id", "node_id", b"node_id", "nonce", b"nonce", "progress", b"progress", "quorum_contact_age_ms", b"quorum_contact_age_ms", "role", b"role", "sealed", b"sealed", "shares", b"shares", "threshold", b"threshold", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -158,17 +162,23 @@ class UnsealRequest(_message.Message):
 
     SHARE_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
     share: _builtins.str
     reset: _builtins.bool
+    cluster: _builtins.bool
+    """The share is given for all nodes: when the threshold is reached, and every share of the ceremony was given so, this
+    node hands the root key to the other members. A node that is unsealed already takes such shares too.
+    """
     def __init__(
         self,
         *,
         share: _builtins.str = ...,
         reset: _builtins.bool = ...,
+        cluster: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reset", b"reset", "share", b"share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "reset", b"reset", "share", b"share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,20 +189,63 @@ class UnsealResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    CLUSTER_DONE_FIELD_NUMBER: _builtins.int
+    cluster_done: _builtins.bool
+    """The threshold of shares given with `cluster` was reached by this one."""
     @_builtins.property
     def status(self) -> Global___SealStatusResponse: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberUnseal]:
+        """The other members, once the threshold was reached with `cluster`."""
+
     def __init__(
         self,
         *,
         status: Global___SealStatusResponse | None = ...,
+        members: _abc.Iterable[Global___MemberUnseal] | None = ...,
+        cluster_done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_done", b"cluster_done", "members", b"members", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnsealResponse: _TypeAlias = UnsealResponse  # noqa: Y015
+
+@_typing.final
+class MemberUnseal(_message.Message):
+    """What became of one member in a ceremony for the cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    UNSEALED_FIELD_NUMBER: _builtins.int
+    ALREADY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    unsealed: _builtins.bool
+    """It holds the keys now."""
+    already: _builtins.bool
+    """It held them before."""
+    reason: _builtins.str
+    """Why it does not hold them."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        unsealed: _builtins.bool = ...,
+        already: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already", b"already", "node_id", b"node_id", "reason", b"reason", "unsealed", b"unsealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberUnseal: _TypeAlias = MemberUnseal  # noqa: Y015
 
 @_typing.final
 class SealRequest(_message.Message):

@@ -93,7 +93,8 @@ class SysServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Unseal(self, request, context):
-        """Gives this node one share, or with `reset` forgets the shares given so far.
+        """Gives this node one share, or with `reset` forgets the shares given so far. With `cluster`, a threshold of shares
+        unseals every member that this node reaches.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

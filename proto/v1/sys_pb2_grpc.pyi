@@ -41,7 +41,9 @@ class SysServiceStub:
     """
     SealStatus: _grpc.UnaryUnaryMultiCallable[_sys_pb2.SealStatusRequest, _sys_pb2.SealStatusResponse]
     Unseal: _grpc.UnaryUnaryMultiCallable[_sys_pb2.UnsealRequest, _sys_pb2.UnsealResponse]
-    """Gives this node one share, or with `reset` forgets the shares given so far."""
+    """Gives this node one share, or with `reset` forgets the shares given so far. With `cluster`, a threshold of shares
+    unseals every member that this node reaches.
+    """
     Seal: _grpc.UnaryUnaryMultiCallable[_sys_pb2.SealRequest, _sys_pb2.SealResponse]
     """Drops this node's keys. It goes on voting and replicating."""
     Health: _grpc.UnaryUnaryMultiCallable[_sys_pb2.HealthRequest, _sys_pb2.HealthResponse]
@@ -62,7 +64,9 @@ class SysServiceAsyncStub(SysServiceStub):
     """
     SealStatus: _aio.UnaryUnaryMultiCallable[_sys_pb2.SealStatusRequest, _sys_pb2.SealStatusResponse]  # type: ignore[assignment]
     Unseal: _aio.UnaryUnaryMultiCallable[_sys_pb2.UnsealRequest, _sys_pb2.UnsealResponse]  # type: ignore[assignment]
-    """Gives this node one share, or with `reset` forgets the shares given so far."""
+    """Gives this node one share, or with `reset` forgets the shares given so far. With `cluster`, a threshold of shares
+    unseals every member that this node reaches.
+    """
     Seal: _aio.UnaryUnaryMultiCallable[_sys_pb2.SealRequest, _sys_pb2.SealResponse]  # type: ignore[assignment]
     """Drops this node's keys. It goes on voting and replicating."""
     Health: _aio.UnaryUnaryMultiCallable[_sys_pb2.HealthRequest, _sys_pb2.HealthResponse]  # type: ignore[assignment]
@@ -98,7 +102,9 @@ class SysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sys_pb2.UnsealRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sys_pb2.UnsealResponse, _abc.Awaitable[_sys_pb2.UnsealResponse]]:
-        """Gives this node one share, or with `reset` forgets the shares given so far."""
+        """Gives this node one share, or with `reset` forgets the shares given so far. With `cluster`, a threshold of shares
+        unseals every member that this node reaches.
+        """
 
     @_abc_1.abstractmethod
     def Seal(

@@ -36,6 +36,16 @@ def contact_age_s(running: Running, node: LocalNode) -> float:
     return next(float(line[len(name) :]) for line in metrics(running, node).splitlines() if line.startswith(name))
 
 
+def in_contact(running: Running, node: LocalNode) -> bool:
+    return "holdfast_leader_known 1.0" in metrics(running, node) and contact_age_s(running, node) < 0.5
+
+
+def handovers(running: Running, node: LocalNode, why: str, outcome: str) -> int:
+    name = f'holdfast_root_key_handovers_total{{outcome="{outcome}",why="{why}"}} '
+    lines = [line for line in metrics(running, node).splitlines() if line.startswith(name)]
+    return sum(int(float(line[len(name) :])) for line in lines)
+
+
 def followers(running: Running) -> list[LocalNode]:
     leader = running.cluster.wait_serving()
     return [node for node in running.cluster.nodes if node is not leader]
@@ -63,7 +73,7 @@ def assert_sealed_for_want_of_quorum(running: Running, node: LocalNode) -> None:
 
 def await_contact(running: Running, nodes: Sequence[LocalNode]) -> None:
     for node in nodes:
-        eventually(lambda node=node: contact_age_s(running, node) < 0.5, f"{node.node_id} is in contact")
+        eventually(lambda node=node: in_contact(running, node), f"{node.node_id} is in contact")
 
 
 def await_serving(running: Running, nodes: Sequence[LocalNode]) -> None:
@@ -194,6 +204,76 @@ def test_switched_off_a_node_without_quorum_keeps_its_keys() -> None:
         with running.client(survivor.api_address) as client:
             assert client.kv.get("kept", stale=True).data == {"value": "kept"}
         assert not status(running, survivor).sealed
+
+
+@pytest.mark.timeout(300)
+def test_with_peers_the_minority_comes_back_without_a_person_and_so_does_a_restarted_node() -> None:
+    seal = {"quorum_loss_grace": "2s", "on_quorum_return": "peers"}
+    with partitionable_cluster(5, seal) as (running, partition):
+        put_kept(running)
+        minority = followers(running)[:2]
+        partition.isolate(minority)
+        await_sealed(running, minority)
+        for node in minority:
+            assert_sealed_for_want_of_quorum(running, node)
+        partition.heal()
+        await_serving(running, minority)
+        victim = minority[0]
+        victim.kill()
+        victim.start()
+        await_serving(running, [victim])
+        given = sum(handovers(running, node, "asked", "given") for node in running.cluster.nodes if node is not victim)
+        assert given >= 2
+        with running.client(victim.api_address) as client:
+            client.sys.seal()
+        time.sleep(1)
+        assert status(running, victim).sealed, "what an operator sealed stays sealed"
+
+
+@pytest.mark.timeout(300)
+def test_with_manual_one_ceremony_unseals_every_node_that_can_be_reached() -> None:
+    with partitionable_cluster(5, {"quorum_loss_grace": "2s", "on_quorum_return": "manual"}) as (running, partition):
+        put_kept(running)
+        first, second = followers(running)[:2]
+        partition.isolate([first, second])
+        await_sealed(running, [first, second])
+        partition.heal()
+        await_contact(running, [first, second])
+        with running.client(first.api_address) as client:
+            for share in running.shares[:3]:
+                ceremony = client.sys.unseal_cluster(share)
+        assert ceremony.done
+        assert not ceremony.status.sealed
+        assert {m.node_id: (m.unsealed, m.already) for m in ceremony.members} == {
+            node.node_id: (True, node is not second) for node in running.cluster.nodes if node is not first
+        }
+        await_serving(running, [first, second])
+        assert handovers(running, first, "ceremony", "given") == 1
+        assert '"root_key_handed_over"' in first.log_file.read_text()
+
+        second.kill()
+        with running.client(first.api_address) as client:  # a node that is open takes the shares as well
+            for share in running.shares[2:]:
+                ceremony = client.sys.unseal_cluster(share)
+        (missing,) = [member for member in ceremony.members if not member.unsealed]
+        assert missing.node_id == second.node_id
+        assert missing.reason
+
+
+@pytest.mark.timeout(300)
+def test_one_ceremony_opens_a_cluster_of_which_every_node_was_restarted() -> None:
+    with running_cluster(3) as running:
+        put_kept(running)
+        for node in running.cluster.nodes:
+            node.kill()
+        running.cluster.start()
+        running.cluster.wait_listening()
+        await_contact(running, running.cluster.nodes)
+        with running.client(running.cluster.nodes[0].api_address) as client:
+            for share in running.shares[:3]:
+                ceremony = client.sys.unseal_cluster(share)
+        assert [member.unsealed for member in ceremony.members] == [True, True], ceremony.members
+        await_serving(running, running.cluster.nodes)
 
 
 def test_a_single_node_is_always_in_contact() -> None:

@@ -337,7 +337,13 @@ class FakeNode:
             if len(self.progress) == 3:
                 self.progress.clear()
                 self.sealed = False
-        return sys_pb2.UnsealResponse(status=self._SealStatus(sys_pb2.SealStatusRequest(), metadata))
+        response = sys_pb2.UnsealResponse(status=self._SealStatus(sys_pb2.SealStatusRequest(), metadata))
+        if request.cluster and not self.sealed:
+            response.cluster_done = True
+            response.members.add(node_id="node-2", unsealed=True)
+            response.members.add(node_id="node-3", unsealed=True, already=True)
+            response.members.add(node_id="node-4", reason="node node-4 cannot be reached")
+        return response
 
     def _Seal(self, _request: sys_pb2.SealRequest, metadata: dict[str, str]) -> sys_pb2.SealResponse:
         self._gate(metadata)

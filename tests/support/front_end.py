@@ -22,6 +22,7 @@ from holdfast.core.core import Core
 from holdfast.engines.kv.engine import KvEngine
 from holdfast.proto.errors import Fatal, Unavailable
 from holdfast.proto.v1 import sys_pb2
+from holdfast.server.config import SealSettings
 from holdfast.server.forwarding import PeerForwarder, serve_forwarded
 from holdfast.server.frontend import FrontEnd
 from holdfast.server.health import HealthReport, state_of
@@ -29,6 +30,7 @@ from holdfast.server.kv_service import KvService
 from holdfast.server.logical_service import LogicalService
 from holdfast.server.metrics import Metrics
 from holdfast.server.raft_service import RaftService
+from holdfast.server.sealing import Sealing
 from holdfast.server.sys_service import SysService
 
 
@@ -141,12 +143,18 @@ class FrontEndNode:
             self.front_end, consensus=consensus, calls=self.port, authorize=self.core.authorize,
             on_fatal=self.fatal.append,
         )  # fmt: skip
+        self.sealing = Sealing(
+            SealSettings(), node_id=consensus.node_id, seal=self.seal, consensus=consensus, calls=self.port,
+            metrics=self.metrics, clock=time.monotonic, random_bytes=stream(consensus.node_id + "sealing"),
+            on_fatal=self.fatal.append,
+        )  # fmt: skip
         self.sys = SysService(
             self.front_end,
             version="test",
             consensus=consensus,
             calls=self.port,
             seal=self.seal,
+            unseal_members=self.sealing.unseal_members,
             bootstrap=self.core.bootstrap,
             authorize=self.core.authorize,
             health=self.health,
@@ -154,6 +162,7 @@ class FrontEndNode:
             on_fatal=self.fatal.append,
         )
         self.token = ""
+        self.shares: tuple[str, ...] = ()
 
     def health(self) -> HealthReport:
         state = state_of(self.consensus, initialized=self.seal.initialized, sealed=self.seal.sealed)
@@ -193,4 +202,4 @@ async def open_all(first: FrontEndNode, *others: FrontEndNode) -> None:
     made = await first.call(first.sys.Init, sys_pb2.InitRequest(secret_shares=1))
     for node in (first, *others):
         await node.call(node.sys.Unseal, sys_pb2.UnsealRequest(share=made.shares[0]))
-        node.token = made.root_token
+        node.token, node.shares = made.root_token, tuple(made.shares)

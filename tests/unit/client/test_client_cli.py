@@ -342,6 +342,30 @@ def test_a_cluster_is_initialised_unsealed_and_sealed(tmp_path: Path, command: H
         assert node.sealed
 
 
+def test_one_ceremony_unseals_the_cluster_and_tells_of_each_node(tmp_path: Path, command: Holdfast) -> None:
+    with FakeNode(tmp_path / "new-ca", FakeCluster(initialized=False)) as node:
+        there = [f"-address={node.address}", f"-ca-cert={node.ca_file}"]
+        command("operator", "init", *there)
+        more = command("operator", "unseal", "-cluster", SHARES[0], *there)
+        assert more.code == 0
+        assert "1/3" in more.out
+        assert "More keys are needed to unseal the cluster." in more.out
+        command("operator", "unseal", "-cluster", SHARES[1], *there)
+        done = command("operator", "unseal", "-cluster", SHARES[2], *there)
+        assert done.code == 2, "a node stayed sealed"
+        assert [line.split()[0] for line in done.out.splitlines()[-3:]] == ["node-2", "node-3", "node-4"]
+        assert "was unsealed already" in done.out
+        assert "node node-4 cannot be reached" in done.out
+        for share in SHARES[:3]:
+            facts = command("operator", "unseal", "-cluster", "-format=json", share, *there).json()
+        assert facts["cluster_done"] is True
+        assert facts["members"][2] == {
+            "node_id": "node-4", "unsealed": False, "already": False, "reason": "node node-4 cannot be reached",
+        }  # fmt: skip
+        both = command("operator", "unseal", "-cluster", "-reset", *there)
+        assert both.code == 1
+
+
 def test_init_prints_the_keys_the_token_and_what_they_are_for(tmp_path: Path, command: Holdfast) -> None:
     with FakeNode(tmp_path / "new-ca", FakeCluster(initialized=False)) as node:
         out = command("operator", "init", f"-address={node.address}", f"-ca-cert={node.ca_file}").out

@@ -132,6 +132,10 @@ async def keys_and_members(client: Any, node: FakeNode) -> None:
     for share in SHARES[2:]:
         status = await client.sys.unseal(share)
     assert not status.sealed
+    for share in SHARES[:3]:
+        ceremony = await client.sys.unseal_cluster(share)
+    assert ceremony.done
+    assert [member.node_id for member in ceremony.members if not member.unsealed] == ["node-4"]
     assert (await client.sys.health()).state is HealthState.ACTIVE
     assert (await client.sys.leader()).leader_address == node.address
     assert await client.sys.step_down() == "node-2"

@@ -34,6 +34,7 @@ def test_nothing_that_holds_a_secret_shows_it() -> None:
         session,
         session.attempt(0.0),
         sys.unseal("planted-share", reset=False),
+        sys.unseal_cluster("planted-share"),
         logical.write("planted/name", {"x": "planted-value"}),
         KvSecret(1, None, data={"x": "planted-value"}, custom_metadata={"x": "planted-value"}),
         InitResult(("planted-share",), "hvs.planted-token"),

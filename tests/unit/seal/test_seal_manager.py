@@ -92,6 +92,7 @@ def test_an_uninitialised_node_says_so_everywhere() -> None:
             last_seal_time_s=None,
             role=Role.LEADER,
             leader_id="node-1",
+            quorum_contact_age_s=0.0,
         )
         await manager.close()
 

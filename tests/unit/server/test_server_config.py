@@ -269,6 +269,7 @@ def test_without_a_seal_section_a_node_seals_after_fifteen_seconds_and_waits_for
         ({"on_quorum_return": "never"}, "seal.on_quorum_return"),
         ({"seal_on_quorum_loss": "yes please"}, "seal.seal_on_quorum_loss"),
         ({"quorum_loss_gracee": 5}, "seal.quorum_loss_gracee: unknown field"),
+        ({"share_with_peers": "some"}, "seal.share_with_peers"),
     ],
 )
 def test_a_seal_section_that_cannot_be_used_is_refused_by_field(section: dict[str, Any], field: str) -> None:
@@ -277,3 +278,20 @@ def test_a_seal_section_that_cannot_be_used_is_refused_by_field(section: dict[st
     with pytest.raises(ConfigError) as refused:
         parse(yaml.safe_dump(config), FILE)
     assert field in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "shares"),
+    [
+        ({}, False),
+        ({"on_quorum_return": "manual", "share_with_peers": True}, True),
+        ({"on_quorum_return": "peers"}, True),
+        ({"on_quorum_return": "peers", "share_with_peers": False}, False),
+    ],
+)
+def test_a_node_shares_the_root_key_with_peers_if_it_wants_it_from_them_or_says_so(
+    section: dict[str, Any], shares: object
+) -> None:
+    config = good()
+    config["seal"] = section
+    assert parse(yaml.safe_dump(config), FILE).seal.shares_with_peers is shares

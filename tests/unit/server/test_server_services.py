@@ -256,6 +256,26 @@ def test_seal_needs_a_token_and_then_nothing_is_served() -> None:
     with_node(seal)
 
 
+def test_one_ceremony_at_an_unsealed_node_unseals_the_other_and_no_stranger_can_hold_it() -> None:
+    async def ceremony(leader: FrontEndNode, follower: FrontEndNode) -> None:
+        members = {**leader.consensus.members, **follower.consensus.members}
+        leader.consensus.members = follower.consensus.members = members
+        share = leader.shares[0]
+        follower.seal.seal("test")
+        for guess in ("not-a-share", "x" * 2000, ""):
+            with pytest.raises(Refused):
+                await leader.call(leader.sys.Unseal, sys_pb2.UnsealRequest(share=guess, cluster=True))
+        plain = await leader.call(leader.sys.Unseal, sys_pb2.UnsealRequest(share=share))
+        assert (plain.cluster_done, follower.seal.sealed) == (False, True)
+        done = await leader.call(leader.sys.Unseal, sys_pb2.UnsealRequest(share=share, cluster=True))
+        assert done.cluster_done
+        assert [(m.node_id, m.unsealed, m.already, m.reason) for m in done.members] == [("node-2", True, False, "")]
+        assert not follower.seal.sealed
+        assert b'holdfast_root_key_handovers_total{outcome="given",why="ceremony"} 1.0' in leader.metrics.exposition()
+
+    with_two(ceremony)
+
+
 def test_a_follower_takes_writes_and_orders_to_the_leader_and_reads_by_itself() -> None:
     async def forwarded(leader: FrontEndNode, follower: FrontEndNode) -> None:
         calls = follower.port._board.calls

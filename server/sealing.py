@@ -1,0 +1,86 @@
+"""What surrounds a node's seal: the watch over its quorum, and the hand-over of the root key between members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from holdfast.cluster.peer.calls import PeerCalls
+from holdfast.cluster.raft.consensus import Consensus
+from holdfast.cluster.seal.quorum_guard import QuorumGuard
+from holdfast.cluster.seal.receiving import KeyReceiver
+from holdfast.cluster.seal.seal import SealManager
+from holdfast.cluster.seal.sharing import KeyGiver, Result
+from holdfast.proto.errors import Fatal
+from holdfast.server.config import SealSettings
+from holdfast.server.metrics import Metrics
+from holdfast.storage.barrier import Barrier
+
+
+class Sealing:
+    """The seal of one node, as its configuration wants it. clock: see QuorumGuard."""
+
+    def __init__(
+        self,
+        settings: SealSettings,
+        *,
+        node_id: str,
+        seal: SealManager,
+        consensus: Consensus,
+        calls: PeerCalls,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+        on_fatal: Callable[[Fatal], None],
+    ) -> None:
+        self._guard = QuorumGuard(
+            seal,
+            consensus,
+            enabled=settings.seal_on_quorum_loss,
+            grace_s=settings.grace_s,
+            clock=clock,
+            on_sealed=metrics.sealed_on_quorum_loss,
+        )
+        self._giver = KeyGiver(
+            seal,
+            consensus,
+            calls,
+            node_id=node_id,
+            share_with_peers=settings.shares_with_peers,
+            clock=clock,
+            check=self._guard.check,
+            on_handover=metrics.root_key_handover,
+        )
+        self._receiver = KeyReceiver(
+            seal,
+            consensus,
+            calls,
+            node_id=node_id,
+            ask=settings.on_quorum_return == "peers",
+            lost_quorum=lambda: self._guard.lost_quorum,
+            clock=clock,
+            random_bytes=random_bytes,
+            on_fatal=on_fatal,
+        )
+
+    def start(self) -> None:
+        """Watch, and ask for the key where that is configured. Call once, when the seal was loaded."""
+        self._guard.start()
+        self._receiver.start()
+
+    async def stop(self) -> None:
+        """Watch and ask no more. May be called again, and without `start`."""
+        await self._receiver.stop()
+        self._guard.stop()
+
+    @property
+    def barrier(self) -> Barrier:
+        """See QuorumGuard."""
+        return self._guard.barrier
+
+    def check(self) -> None:
+        """See QuorumGuard."""
+        self._guard.check()
+
+    async def unseal_members(self) -> Sequence[Result]:
+        """See KeyGiver."""
+        return await self._giver.unseal_members()
