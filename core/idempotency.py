@@ -21,6 +21,7 @@ from holdfast.core.request import Request, RequestId, Response
 from holdfast.proto.errors import Corruption, FailedPrecondition, InvalidArgument
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.batch import RequestRecord
+from holdfast.storage.decoding import MALFORMED
 
 CLIENT_BYTES = 16
 
@@ -91,7 +92,7 @@ class Recorder:
         Raises InvalidArgument when the id was used for another request, Corruption when the record does not open."""
         try:
             found = msgspec.msgpack.decode(self._barrier.decrypt(self._associated, recorded), type=_Recorded)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise Corruption("a request record does not parse: restore this node from its peers") from None
         if found.fingerprint != self._fingerprint:
             raise InvalidArgument(

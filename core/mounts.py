@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from holdfast.proto.errors import Corruption, NotFound
+from holdfast.storage.decoding import MALFORMED
 
 MOUNTS_PATH = "shared/core/mounts"
 
@@ -70,7 +71,7 @@ class MountTable:
         """Raises Corruption when the record is none of ours."""
         try:
             table = msgspec.msgpack.decode(record, type=_Table)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise Corruption("the mount table's record does not parse: restore this node from its peers") from None
         if table.format != _FORMAT:
             raise Corruption(f"the mount table has format {table.format}, this build reads {_FORMAT}: upgrade the node")

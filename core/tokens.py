@@ -20,6 +20,7 @@ import msgspec
 
 from holdfast.core.plugin import StorageView
 from holdfast.proto.errors import Corruption, Unauthenticated
+from holdfast.storage.decoding import MALFORMED
 
 TOKENS_PREFIX = "local/token"
 
@@ -134,7 +135,7 @@ def _hash(salt: bytes, purpose: str, text: str) -> str:
 def _decode(record: bytes) -> TokenEntry:
     try:
         entry = msgspec.msgpack.decode(record, type=TokenEntry)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         raise Corruption("a token's record does not parse: restore this node from its peers") from None
     if entry.format != _FORMAT:
         raise Corruption(f"a token's record has format {entry.format}, this build reads {_FORMAT}: upgrade the node")

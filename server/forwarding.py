@@ -14,9 +14,7 @@ from holdfast.core.request import Consistency, Operation, Request, RequestId, Re
 from holdfast.proto.errors import Fatal, HoldfastError, InvalidArgument, OutcomeUnknown
 from holdfast.server.jsondata import encode_object, parse_forwarded
 from holdfast.server.metrics import Metrics
-
-MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding bytes from another node raises; msgspec lets text that is no UTF-8 and deep nesting through as such."""
+from holdfast.storage.decoding import MALFORMED
 
 CORE_REQUEST = "core.request"
 

@@ -12,8 +12,9 @@ from holdfast.cluster.raft.consensus import Consensus, Role
 from holdfast.core.request import Consistency, Operation, Request
 from holdfast.proto.errors import Fatal, InvalidArgument, NoLeader, NotLeader, OutcomeUnknown
 from holdfast.server.errors import not_joined
-from holdfast.server.forwarding import MALFORMED, call_member, serve_member
+from holdfast.server.forwarding import call_member, serve_member
 from holdfast.server.metadata import Call
+from holdfast.storage.decoding import MALFORMED
 
 Order = TypeVar("Order", bound=msgspec.Struct)
 Result = TypeVar("Result", bound=msgspec.Struct)

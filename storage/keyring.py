@@ -24,6 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 
 from holdfast.proto.errors import Corruption, FailedPrecondition, Sealed
+from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.names import NAME_KEY_BYTES
 
 KEY_BYTES = 32
@@ -133,7 +134,7 @@ class Keyring:
             ) from None
         try:
             keys = msgspec.msgpack.decode(plaintext, type=_Keys)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             keys = None
         if keys is None or not keys.well_formed():
             raise Corruption("the stored keyring opens and is not a keyring: run the version that wrote it")

@@ -27,6 +27,7 @@ from holdfast.proto.errors import (
     PermissionDenied,
     Uninitialized,
 )
+from holdfast.storage.decoding import MALFORMED
 
 CONTACT_S = 1.0
 """A node whose last contact with a quorum is older is not taken to be in contact."""
@@ -164,7 +165,7 @@ class KeyReceiver:
         self._check_member(caller)
         try:
             delivery = msgspec.msgpack.decode(payload, type=Delivery)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise InvalidArgument("a hand-over has an unknown form; do the nodes run one version?") from None
         offered_s, pending = self._pending.pop(caller, (0.0, None))
         if pending is None or pending.request.nonce != delivery.nonce or self._clock() - offered_s > OFFER_LIFE_S:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from holdfast.cluster.seal.shares import SECRET_BYTES, SET_ID_BYTES, rejected
 from holdfast.proto.errors import Corruption
+from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.keyring import KEY_BYTES
 from holdfast.storage.keys import cluster_key
 
@@ -147,7 +148,7 @@ def decode_config(value: bytes) -> SealConfig:
         )
     try:
         config = msgspec.msgpack.decode(value[1:], type=SealConfig)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         config = None
     if config is None or not config.well_formed():
         raise Corruption(f"the seal's record is damaged: {_REMEDY}")

@@ -18,6 +18,7 @@ from holdfast.cluster.raft.consensus import Consensus
 from holdfast.cluster.seal.handover import KeyRequest, wrap
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.proto.errors import FailedPrecondition, HoldfastError, InvalidArgument, Overloaded, PermissionDenied
+from holdfast.storage.decoding import MALFORMED
 
 ASK_CALL = "seal.ask"
 """A sealed member asks for the root key. KeyRequest -> the wrapped key."""
@@ -111,7 +112,7 @@ class KeyGiver:
         self._admit(caller)
         try:
             request = _KeyRequests.decode(payload)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             raise InvalidArgument(
                 "a request for the root key has an unknown form; do the nodes run one version?"
             ) from None
@@ -130,7 +131,7 @@ class KeyGiver:
             offered = await self._calls.call(node_id, OFFER_CALL, b"", timeout_s=CALL_TIMEOUT_S)
             try:
                 request = _Offers.decode(offered).request
-            except msgspec.MsgspecError:
+            except MALFORMED:
                 raise FailedPrecondition("its answer has an unknown form; do the nodes run one version?") from None
             if request is None:
                 return Result(node_id, unsealed=True, already=True)

@@ -101,3 +101,8 @@ def test_every_changed_byte_of_the_wrap_is_corruption() -> None:
 def test_a_damaged_or_foreign_record_is_corruption(value: bytes, told: str) -> None:
     with pytest.raises(Corruption, match=told):
         decode_config(value)
+
+
+def test_a_record_whose_text_is_not_utf8_is_corruption() -> None:
+    with pytest.raises(Corruption, match="damaged"):
+        decode_config(bytes((1,)) + b"\x81\xa1\x80")
