@@ -452,20 +452,28 @@ class HardenedRaft(VotingNode):
 
     def _ask_barriers(self, now_s: float) -> None:
         if self.leader_id and now_s >= self._ask_due_s:
-            self.barriers.ask_again(self.leader_id, now_s - self._timing.quorum_timeout_s)
-            if self.barriers.has_open:
-                self._ask(now_s)
+            for question in self.barriers.unanswered(
+                self.leader_id, now_s=now_s, patience_s=self._timing.quorum_timeout_s
+            ):
+                self._ask(question)
+            fresh = self.barriers.ask(self.leader_id, now_s)
+            if fresh is not None and not self._ask(fresh):
+                self._ask_later(fresh)
         self.barriers.applied(self.applied)
 
-    def _ask(self, now_s: float) -> None:
-        question = self.barriers.ask(self.leader_id, now_s)
-        if question is None:
-            return
-        if self.leadership is not None:
-            self.leadership.rounds.ask(lambda index: self.barriers.answer(question, index))
-            self._wake()
-        elif not self._send(self.leader_id, ReadIndex(self.term, question)):
+    def _ask(self, question: int) -> bool:
+        """Put a question to the leader. False when it cannot be reached."""
+        if self.leadership is None:
+            return self._send(self.leader_id, ReadIndex(self.term, question))
+        self.leadership.rounds.ask((self.node_id, question), lambda index: self._answered(question, index))
+        self._wake()
+        return True
+
+    def _answered(self, question: int, index: int | None) -> None:
+        if index is None:
             self._ask_later(question)
+        else:
+            self.barriers.answer(question, index)
 
     def _ask_later(self, question: int) -> None:
         """The node asked cannot tell: its reads are put to the leader again, but not at once."""
@@ -480,13 +488,13 @@ class HardenedRaft(VotingNode):
         def answer(index: int | None) -> None:
             self._send(node_id, ReadIndexReply(self.term, message.question, index))
 
-        self.leadership.rounds.ask(answer)
+        self.leadership.rounds.ask((node_id, message.question), answer)
 
     def _on_read_index_reply(self, node_id: str, message: ReadIndexReply) -> None:  # noqa: ARG002
         if message.index is None:
             self._ask_later(message.question)
         else:
-            self.barriers.answer(message.question, message.index)
+            self._answered(message.question, message.index)
 
     # Sessions and messages, as pysyncobj's transport calls them
 

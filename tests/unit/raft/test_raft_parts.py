@@ -186,9 +186,9 @@ def test_an_entry_of_another_term_at_the_index_is_not_ours() -> None:
 
 def test_a_round_answers_what_was_asked_before_it_and_nothing_later() -> None:
     rounds, answers = ReadRounds(), []  # type: ignore[var-annotated]
-    rounds.ask(lambda index: answers.append(("first", index)))
+    rounds.ask(("b", 1), lambda index: answers.append(("first", index)))
     rounds.begin(10, 5)
-    rounds.ask(lambda index: answers.append(("second", index)))
+    rounds.ask(("b", 2), lambda index: answers.append(("second", index)))
     rounds.echoed(10)
     assert answers == [("first", 5)]
     rounds.begin(11, 6)
@@ -219,16 +219,16 @@ def test_unanswered_questions_are_asked_again_and_too_many_refused() -> None:
     with pytest.raises(Overloaded):
         barriers.add(results.append)
     first = barriers.ask("b", 1.0)
-    barriers.ask_again("b", 0.5)
+    assert first is not None
+    assert barriers.unanswered("b", now_s=1.2, patience_s=0.3) == []
+    assert barriers.unanswered("b", now_s=1.4, patience_s=0.3) == [first]
+    assert barriers.unanswered("b", now_s=1.5, patience_s=0.3) == []
     assert not barriers.has_open
-    barriers.ask_again("b", 1.5)
+    assert barriers.unanswered("c", now_s=1.5, patience_s=0.3) == []
     assert barriers.has_open
-    second = barriers.ask("b", 2.0)
-    assert second is not None
-    barriers.ask_again("c", 0.0)
-    assert barriers.has_open
-    barriers.answer(first or 0, 3)
-    barriers.answer(second, 3)
+    barriers.answer(first, 3)
+    second = barriers.ask("c", 2.0)
+    barriers.answer(second or 0, 3)
     assert results == []
     barriers.fail(lambda: Unavailable("stopping"))
     assert isinstance(results[0], Unavailable)
