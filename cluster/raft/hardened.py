@@ -77,6 +77,9 @@ class HardenedRaft(VotingNode):
         self._quorum_contact_s = self.started_s
         self._transfer_due_s = float("-inf")
         self._ask_due_s = float("-inf")
+        self._contact_proved = False
+        self._proof_question = -1
+        self._proof_asked_s = self._proof_due_s = self.started_s
         self._appended = False
         self._contacts: dict[str, str] = {}
         self.proposals = Proposals(
@@ -202,6 +205,7 @@ class HardenedRaft(VotingNode):
         if self.failed is not None:
             raise self.failed
         now_s = self._clock()
+        self._note_step(now_s)
         self._check_quorum(now_s)
         if self.role is not Role.LEADER and now_s >= self.election_deadline_s:
             self._election_due(now_s)
@@ -212,6 +216,7 @@ class HardenedRaft(VotingNode):
         if self.leadership is not None:
             self._drive_leadership(self.leadership, now_s, committed)
         self._ask_barriers(now_s)
+        self._ask_for_proof(now_s)
         self._trimmer.step()
         self._outbox.flush()
 
@@ -219,10 +224,11 @@ class HardenedRaft(VotingNode):
         """A leader that is out of contact (or was stopped for a while) must not act as one, not even once."""
         if self.leadership is None:
             return
-        if now_s - self.leadership.quorum_contact_s(now_s) > self._timing.quorum_timeout_s:
+        contact_s = max(self.leadership.quorum_contact_s(now_s), self.leadership.began_s)
+        if now_s - contact_s > self._timing.quorum_timeout_s:
             _log.warning("quorum_lost", term=self.term)
             self._follow(self.term, "")
-        elif self._outbox.busy_s(now_s) > self._timing.disk_stall_s:
+        elif self._disk_is_stalled(now_s):
             _log.error("disk_stalled_leader_steps_down", term=self.term)
             self._follow(self.term, "")
 
@@ -245,10 +251,9 @@ class HardenedRaft(VotingNode):
 
     # Leading
 
-    def _leadership_began(self, leadership: Leadership, now_s: float) -> None:
-        self._quorum_contact_s = now_s
+    def _leadership_began(self, leadership: Leadership) -> None:
+        leadership.follow_members(self._member_ids(), self._connected, self._votes_sent_s)
         self._forget_contacts()
-        leadership.follow_members(self._member_ids(), self._connected, now_s)
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
         """In place of pysyncobj's: the same, without its next and match tables and its wall clock."""
@@ -374,7 +379,10 @@ class HardenedRaft(VotingNode):
             )
         if term > self.term or self.role is not Role.FOLLOWER or self.leader_id != node_id:
             self._follow(term, node_id)
-        self.leader_heard_s = self._clock()
+        now_s = self._clock()
+        if now_s - self.leader_heard_s > self._timing.quorum_timeout_s:
+            self._distrust_contact(now_s)
+        self.leader_heard_s = now_s
         self._put_off_election(self.leader_heard_s)
         return True
 
@@ -383,7 +391,8 @@ class HardenedRaft(VotingNode):
             self._reply(node_id, AppendReply(self.term, False, 0, 0, 0, self.eligible), settled=True)
             return
         self._campaign.end()
-        self._quorum_contact_s = max(self._quorum_contact_s, self.leader_heard_s - message.quorum_age_ms / 1000)
+        if self._contact_proved:
+            self._quorum_contact_s = max(self._quorum_contact_s, self.leader_heard_s - message.quorum_age_ms / 1000)
         if message.contacts:
             self._meet(dict(message.contacts))
         verdict = accept(self.log, self.commit, message)
@@ -413,6 +422,29 @@ class HardenedRaft(VotingNode):
         entry = self.log.at(message.index)
         if entry is not None and entry.term == message.index_term:
             self.commit = max(self.commit, message.index)
+
+    # Contact
+
+    def _distrust_contact(self, now_s: float) -> None:
+        """A leader is heard after a silence. What is heard may be old: it may have waited on the way, or in a socket
+        while this process was stopped. Heartbeats count as contact again once a question asked from now on has been
+        answered, which takes a quorum; and what a session brings after that answer was sent after it."""
+        self._contact_proved = False
+        self._proof_question = self.barriers.new_question()
+        self._proof_asked_s = self._proof_due_s = now_s
+
+    def _ask_for_proof(self, now_s: float) -> None:
+        if self._contact_proved or self.role is not Role.FOLLOWER or not self.leader_id or now_s < self._proof_due_s:
+            return
+        sent = self._send(self.leader_id, ReadIndex(self.term, self._proof_question))
+        self._proof_due_s = now_s + (self._timing.quorum_timeout_s if sent else self._timing.heartbeat_s)
+
+    def _proof_answered(self, index: int | None) -> None:
+        if index is None:
+            self._proof_due_s = self._clock() + self._timing.heartbeat_s
+        else:
+            self._contact_proved = True
+            self._quorum_contact_s = max(self._quorum_contact_s, self._proof_asked_s)
 
     # Applying
 
@@ -491,8 +523,8 @@ class HardenedRaft(VotingNode):
         self.leadership.rounds.ask((node_id, message.question), answer)
 
     def _on_read_index_reply(self, node_id: str, message: ReadIndexReply) -> None:  # noqa: ARG002
-        if message.index is None:
-            self._ask_later(message.question)
+        if message.question == self._proof_question:
+            self._proof_answered(message.index)
         else:
             self._answered(message.question, message.index)
 
@@ -501,7 +533,9 @@ class HardenedRaft(VotingNode):
     def _SyncObj__onMessageReceived(self, node: Node, message: Message) -> None:  # noqa: N802
         if self.failed is not None:
             return
-        self._check_quorum(self._clock())
+        now_s = self._clock()
+        self._note_step(now_s)
+        self._check_quorum(now_s)
         self._handlers[type(message)](node.id, message)
         self._wake()
 

@@ -47,7 +47,7 @@ class Leadership:
         self._timing = timing
         self._limits = limits
         self._send = send
-        self._began_s = now_s
+        self.began_s = now_s
         self._began_cluster_ms = journal.last.cluster_time_ms
         self._stamp = 0
         self._age_ms = 0
@@ -63,15 +63,16 @@ class Leadership:
 
     def cluster_time_ms(self, now_s: float) -> int:
         """The stamp for an entry appended now: never falls, and owes nothing to wall clocks."""
-        since_ms = int((now_s - self._began_s) * 1000)
+        since_ms = int((now_s - self.began_s) * 1000)
         return max(self._began_cluster_ms + since_ms, self._journal.last.cluster_time_ms)
 
-    def follow_members(self, node_ids: set[str], connected: set[str], now_s: float) -> None:
-        """Keep progress of these members, this node excepted, and of no others."""
+    def follow_members(self, node_ids: set[str], connected: set[str], contact_s: float) -> None:
+        """Keep progress of these members, this node excepted, and of no others. contact_s: since when at the latest
+        members that were not followed before count as heard."""
         for gone in self.progress.keys() - node_ids:
             del self.progress[gone]
         for node_id in sorted(node_ids - self.progress.keys() - {self._self_id}):
-            progress = Progress(next=self._journal.last_index + 1, contact_s=now_s)
+            progress = Progress(next=self._journal.last_index + 1, contact_s=contact_s)
             progress.connected = node_id in connected
             self.progress[node_id] = progress
 

@@ -22,6 +22,7 @@ class Outbox:
 
     deliver: sends a message to a member (or to this node itself). on_synced: called after each sync.
     on_failure: called when a sync failed; nothing of what waited leaves.
+    last_sync_s: how long the latest sync took; 0 before the first.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Outbox:
         self._run_job = run_job
         self._clock = clock
         self._sync_began_s = 0.0
+        self.last_sync_s = 0.0
         self._deliver = deliver
         self._on_synced = on_synced
         self._on_failure = on_failure
@@ -72,6 +74,7 @@ class Outbox:
 
     def _synced(self, leaving: list[tuple[str, Message]], error: BaseException | None) -> None:
         self._syncing = False
+        self.last_sync_s = self._clock() - self._sync_began_s
         if error is not None:
             self._failed = True
             self._on_failure(error)

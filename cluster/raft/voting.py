@@ -55,6 +55,9 @@ class VotingNode(Chassis):
         self._wake = wake
         self._campaign = Campaign()
         self.leader_heard_s = float("-inf")
+        self._votes_sent_s = float("-inf")
+        self._stepped_s = clock()
+        self._resumed_s = float("-inf")
         self._connected: set[str] = set()
         self._outbox = Outbox(
             journal, run_job=run_job, clock=clock, deliver=self._deliver, on_synced=wake, on_failure=self._sync_failed
@@ -74,9 +77,15 @@ class VotingNode(Chassis):
         self._wake()
 
     def _deliver(self, node_id: str, message: Message) -> None:
+        now_s = self._clock()
         if node_id != self.node_id:
             self._send(node_id, message)
+            if isinstance(message, VoteReply) and message.granted and self.role is Role.FOLLOWER:
+                self._put_off_election(now_s)  # the candidate has had its vote only now
         elif isinstance(message, VoteReply):
+            # The votes were asked for only now. The others' disks may be as slow as this one's.
+            self._votes_sent_s = now_s
+            self._put_off_election(now_s + min(self._outbox.last_sync_s, self._timing.disk_stall_s))
             self._on_vote_reply(node_id, message)
 
     def _sync_failed(self, error: BaseException) -> None:
@@ -102,6 +111,15 @@ class VotingNode(Chassis):
         spread = self._timing.election_max_s - self._timing.election_min_s
         timeout = self._timing.election_min_s + spread * self._rng.random()
         return timeout if self.eligible else timeout + self._timing.election_max_s
+
+    def _note_step(self, now_s: float) -> None:
+        """Called with every step: sees that the process was stopped for a while, so that what it reads now is old."""
+        if now_s - self._stepped_s > self._timing.quorum_timeout_s:
+            self._resumed_s = now_s
+        self._stepped_s = now_s
+
+    def _disk_is_stalled(self, now_s: float) -> bool:
+        return self._outbox.busy_s(now_s) > self._timing.disk_stall_s
 
     def _leader_is_alive(self, now_s: float) -> bool:
         if self.role is Role.LEADER:
@@ -132,13 +150,13 @@ class VotingNode(Chassis):
         )  # fmt: skip
         self.leadership.commit = self.commit
         self.log.stamp = lambda: self.leadership.cluster_time_ms(self._clock()) if self.leadership else 0
-        self._leadership_began(self.leadership, now_s)
+        self._leadership_began(self.leadership)
         self.transition("onBecomeLeader")
 
     def _meet(self, contacts: dict[str, str]) -> None:
         raise NotImplementedError
 
-    def _leadership_began(self, leadership: Leadership, now_s: float) -> None:
+    def _leadership_began(self, leadership: Leadership) -> None:
         raise NotImplementedError
 
     def _leadership_ended(self, ended: Leadership) -> None:
@@ -148,8 +166,10 @@ class VotingNode(Chassis):
 
     def _election_due(self, now_s: float) -> None:
         """No leader was heard for an election timeout."""
+        if not (self.log.settled or self._disk_is_stalled(now_s)):
+            return  # a vote of this node is on its way to the disk: what it leads to is still to come
         self._put_off_election(now_s)
-        if self._outbox.busy_s(now_s) > self._timing.disk_stall_s:
+        if self._disk_is_stalled(now_s):
             return
         self.leader_id = ""
         if not self.is_voter:
@@ -176,6 +196,12 @@ class VotingNode(Chassis):
         for voter in self._other_voters():
             self._post(voter, Vote(self.term, last.index, last.term, transfer))
         self._post(self.node_id, VoteReply(self.term, granted=True))
+
+    def _drop_late_campaign(self) -> None:
+        """After its deadline a campaign is over, whether or not a tick has seen that yet: the node may have been
+        stopped since, and the votes may have waited in a socket."""
+        if self._clock() >= self.election_deadline_s:
+            self._campaign.end()
 
     def _other_voters(self) -> list[str]:
         return [voter for voter in self.log.configurations.voters if voter != self.node_id]
@@ -205,6 +231,7 @@ class VotingNode(Chassis):
                 self._follow(message.term, "")
             self._meet(dict(message.contacts))
             return
+        self._drop_late_campaign()
         voters = self.log.configurations.voters
         if message.asked_term == self.term + 1 and self._campaign.granted(
             Phase.PRE_VOTE, message.asked_term, node_id, voters
@@ -233,6 +260,7 @@ class VotingNode(Chassis):
         if message.term > self.term:
             self._follow(message.term, "")
             return
+        self._drop_late_campaign()
         voters = self.log.configurations.voters
         if message.granted and self._campaign.granted(Phase.VOTE, message.term, node_id, voters):
             assert self.role is Role.CANDIDATE, "only a candidate collects votes"
@@ -241,5 +269,10 @@ class VotingNode(Chassis):
 
     def _on_timeout_now(self, node_id: str, message: TimeoutNow) -> None:
         if message.term == self.term and node_id == self.leader_id and self.is_voter:
+            now_s = self._clock()
+            # A request that waited while this process was stopped is read in its first moments.
+            if self._disk_is_stalled(now_s) or now_s - self._resumed_s < 2 * self._timing.heartbeat_s:
+                _log.warning("leadership_not_taken_over", from_node=node_id, term=self.term)
+                return
             _log.info("leadership_taken_over", from_node=node_id, term=self.term + 1)
             self._stand(transfer=True)

@@ -12,7 +12,15 @@ from holdfast.cluster.raft.consensus import Member, Outcome
 from holdfast.cluster.raft.entries import Entry, Kind, Position, follow, join_batches
 from holdfast.cluster.raft.hardened import HardenedRaft
 from holdfast.cluster.raft.journal import Journal
-from holdfast.cluster.raft.messages import Append, AppendReply, Message, Vote, VoteReply
+from holdfast.cluster.raft.messages import (
+    Append,
+    AppendReply,
+    Message,
+    ReadIndex,
+    ReadIndexReply,
+    Vote,
+    VoteReply,
+)
 from holdfast.cluster.raft.outbox import Job, OnJobDone
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.cluster.raft.timing import Limits, Timing
@@ -218,6 +226,11 @@ class Alone:
                 commit=commit, stamp=1, trim=0, quorum_age_ms=0, entries=tuple(entries),
             ),
         )  # fmt: skip
+
+    def prove_contact(self, leader: str = "b") -> None:
+        """Answer the question with which a follower makes sure that what it hears is not old."""
+        for asked in self.take(ReadIndex, leader):
+            self.hear(leader, ReadIndexReply(self.machine.term, asked.question, 0))
 
     def propose(self, batch: Batch) -> list[Outcome | HoldfastError]:
         """Propose; the list gets the result when there is one."""

@@ -30,6 +30,7 @@ def follower_with(count: int, *, term: int = 1, commit: int = 0, **options: bool
     node = Alone(**options)
     first = node.machine.log.last
     node.append(entries_of(first, *BATCHES[:count], term=term), previous=first, term=term, commit=commit)
+    node.prove_contact()
     return node
 
 
