@@ -233,8 +233,9 @@ class HardenedRaft(VotingNode):
             self._follow(self.term, "")
 
     def _drive_leadership(self, leadership: Leadership, now_s: float, committed: int) -> None:
-        self._append_proposals(leadership)
-        self._promote_learners(leadership)
+        if not self._removed():
+            self._append_proposals(leadership)
+        self._promote_learners(leadership, now_s)
         self._hand_over_if_ineligible(leadership, now_s)
         leadership.drive_transfer(now_s)
         if self._appended or leadership.broadcast_due(now_s):
@@ -244,10 +245,15 @@ class HardenedRaft(VotingNode):
             leadership.tell_commit()
         leadership.confirm_reads()
         self._trimmer.held_by_all(leadership.trim_index())
-        if not self.is_voter and self.commit >= self.log.configurations.index:
+        # Its own end is applied first, so that whoever asked for it is told. A disk that hangs ends this wait.
+        if self._removed() and self.applied >= self.log.configurations.index:
             _log.info("leader_left_the_cluster", term=self.term)
             leadership.broadcast(now_s)
             self._follow(self.term, "")
+
+    def _removed(self) -> bool:
+        """Whether it is committed that this node does not vote."""
+        return not self.is_voter and self.commit >= self.log.configurations.index
 
     # Leading
 
@@ -275,16 +281,21 @@ class HardenedRaft(VotingNode):
         self.commit = leadership.commit = max(self.commit, leadership.committable())
 
     def _append_proposals(self, leadership: Leadership) -> None:
+        appended_bytes = 0
         while (
             self.proposals.queued
             and not leadership.transferring
             and self.proposals.uncommitted_bytes < self._limits.uncommitted_bytes
         ):
+            if appended_bytes >= self._limits.tick_bytes:
+                self._wake()
+                return
             group = self.proposals.take_group()
             if group:
                 payload = join_batches([proposal.encoded for proposal in group])
                 entry = self._append_own(leadership, Kind.BATCHES, payload)
                 self.proposals.appended(entry.index, entry.term, group)
+                appended_bytes += len(payload)
 
     def _append_own(self, leadership: Leadership, kind: Kind, payload: bytes) -> Entry:
         time_ms = leadership.cluster_time_ms(self._clock())
@@ -298,7 +309,7 @@ class HardenedRaft(VotingNode):
             return
         successor = next((name for name in leadership.successors() if leadership.progress[name].eligible), "")
         if successor:
-            self._transfer_due_s = now_s + self._timing.transfer_backoff_s
+            self._transfer_due_s = now_s + self._timing.transfer_timeout_s + self._timing.transfer_backoff_s
             _log.info("ineligible_leader_hands_over", target=successor, term=self.term)
             leadership.begin_transfer(successor, now_s)
 
@@ -356,13 +367,14 @@ class HardenedRaft(VotingNode):
         assert self.leadership is not None, "only a leader appends"
         return self._append_own(self.leadership, Kind.MEMBERSHIP, membership.encode(configuration)).index
 
-    def _promote_learners(self, leadership: Leadership) -> None:
+    def _promote_learners(self, leadership: Leadership, now_s: float) -> None:
         current = self.log.configurations.current
         if not current.promoting or not self._members_settled(leadership):
             return
         for node_id in current.promoting:
             progress = leadership.progress.get(node_id)
-            if progress is not None and progress.connected and progress.match >= self.commit:
+            within_s = self._timing.election_min_s
+            if progress is not None and progress.kept_up(self.commit, now_s, within_s=within_s) and progress.connected:
                 _log.info("learner_promoted", member=node_id)
                 self._append_members(current.promoted(node_id))
                 return

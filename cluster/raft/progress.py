@@ -27,6 +27,8 @@ class Progress:
     stamp: the latest round it has echoed. contact_s: the leader's clock when that round was sent.
     lost_entries: it has answered that it misses entries which it had acknowledged: its disk was replaced.
     needs_snapshot: it needs entries that the leader has trimmed.
+    round_end, round_began_s: of a learner's round of catching up (Raft thesis 4.2.1): the leader's commit index at the
+        beginning, and when that was; None before the first.
     """
 
     next: int
@@ -38,6 +40,8 @@ class Progress:
     connected: bool = False
     lost_entries: bool = False
     needs_snapshot: bool = False
+    round_end: int | None = None
+    round_began_s: float = 0.0
     _match_stamp: int = 0
     _in_flight: deque[tuple[int, int]] = field(default_factory=deque)
     _in_flight_bytes: int = 0
@@ -66,6 +70,18 @@ class Progress:
         self.needs_snapshot = False
         while self._in_flight and self._in_flight[0][0] <= self.match:
             self._in_flight_bytes -= self._in_flight.popleft()[1]
+
+    def kept_up(self, commit: int, now_s: float, *, within_s: float) -> bool:
+        """Whether a round of catching up has just ended and took at most `within_s`. Rounds follow each other, and the
+        first begins with the first call. Being at the commit index itself is not asked for: under steady load a member
+        that is slower than the quorum never is."""
+        if self.round_end is None:
+            self.round_end, self.round_began_s = commit, now_s
+        if self.match < self.round_end:
+            return False
+        quick = now_s - self.round_began_s <= within_s
+        self.round_end, self.round_began_s = commit, now_s
+        return quick
 
     def rejected(self, index: int, hint: int, stamp: int) -> None:
         """The follower's log does not match at `index`; it proposes to try from `hint`."""

@@ -17,7 +17,7 @@ class Timing:
         it has heard one within `election_min_s` it grants no vote (stickiness).
     quorum_timeout_s: a leader that has not been in contact with a quorum for this long steps down.
     transfer_timeout_s: how long a leader holds proposals back for a transfer before it gives the transfer up.
-    transfer_backoff_s: how long an ineligible leader waits between attempts to hand over.
+    transfer_backoff_s: how long an ineligible leader takes proposals again between two attempts to hand over.
     disk_stall_s: a leader whose sync takes longer steps down: it can acknowledge nothing.
     tick_s: the timer that drives the machine when nothing else does.
     """
@@ -43,8 +43,11 @@ class Limits:
     append_bytes: payload of one AppendEntries (one entry may exceed it alone).
     window_*: what is sent to a follower and not yet acknowledged.
     apply_*: entries in one write of the state machine.
-    log_tail: entries kept below what every member has, for members that restart.
-    trim_step, trim_max: the fewest and the most entries one trim removes.
+    tick_bytes: payload appended in one tick; the rest waits for the next, so that acknowledgements are heard between.
+    log_tail, log_tail_bytes: what is kept below what every member has, for members that restart: so many entries, and
+        no more than so much payload. (The log is held in memory too.)
+    trim_step, trim_step_bytes: a trim waits until it can remove so many entries, or so much payload.
+    trim_max: the most entries one trim removes.
     """
 
     queue_count: int = 8192
@@ -58,6 +61,9 @@ class Limits:
     window_messages: int = 256
     apply_entries: int = 512
     apply_bytes: int = 4 * MIB
+    tick_bytes: int = 4 * MIB
     log_tail: int = 5000
+    log_tail_bytes: int = 64 * MIB
     trim_step: int = 1000
+    trim_step_bytes: int = 16 * MIB
     trim_max: int = 10000
