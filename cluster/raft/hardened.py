@@ -342,6 +342,7 @@ class HardenedRaft(VotingNode):
         self.other_nodes = {self._links_transport.node(node_id) for node_id in addresses}
         if self.leadership is not None:
             self.leadership.follow_members(self._member_ids(), self._connected, self._clock())
+            self._trimmer.held_by_all(self.leadership.trim_index())
         self._links_transport.dial(addresses)
         _log.info("members", members=list(configurations.peers), voters=list(configurations.voters))
 

@@ -14,6 +14,7 @@ acknowledged, and `settled` whether term and vote are durable.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -72,6 +73,9 @@ class Journal(JournalInterface):
         self._meta_in_flight = False
         self._in_flight: int | None = None
         self._entries: list[Entry] = []
+        # By position: the payload bytes up to and with the entry, counted from where this object began.
+        self._ends: list[int] = []
+        self._trimmed_bytes = 0
         self.stamp: Callable[[], int] = lambda: self.last.cluster_time_ms
         stored = store.get(_META)
         if stored is None:
@@ -119,8 +123,12 @@ class Journal(JournalInterface):
             raise Corruption(f"log entry {expected} does not decode; rebuild this node from its peers") from error
         if not follows(self.last, entry):
             raise Corruption(f"log entry {expected} has a wrong digest; rebuild this node from its peers")
-        self._entries.append(entry)
+        self._hold(entry)
         self._note_configuration(entry)
+
+    def _hold(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self._ends.append((self._ends[-1] if self._ends else self._trimmed_bytes) + len(entry.payload))
 
     def _note_configuration(self, entry: Entry) -> None:
         if entry.kind is Kind.MEMBERSHIP:
@@ -172,12 +180,32 @@ class Journal(JournalInterface):
             taken += 1
         return tuple(self._entries[offset : offset + taken])
 
+    def _payload_until(self, index: int) -> int:
+        offset = index - self._base.index - 1
+        assert -1 <= offset < len(self._ends), f"no entry {index} in the log"
+        return self._trimmed_bytes if offset == -1 else self._ends[offset]
+
+    def size_between(self, after: int, until: int) -> int:
+        """The payload, in bytes, of the entries above `after` and up to `until`; neither is below the base."""
+        return self._payload_until(until) - self._payload_until(after)
+
+    def before_tail(self, end: int, *, count: int, bytes_max: int) -> int:
+        """The index below the tail that ends with entry `end`: at most `count` entries, and at most `bytes_max` of
+        payload. The base when the tail reaches it."""
+        if end - self._base.index <= 0:
+            return self._base.index
+        until = self._payload_until(end)
+        by_size = self._base.index
+        if until - self._trimmed_bytes > bytes_max:
+            by_size += bisect_left(self._ends, until - bytes_max) + 1
+        return max(self._base.index, end - count, by_size)
+
     # Changes, in memory until the next sync
 
     def append(self, entry: Entry) -> None:
         """Add the next entry. The caller has checked it (`entries.follows`) or made it (`entries.follow`)."""
         assert entry.index == self.last_index + 1, "entries are appended in order"
-        self._entries.append(entry)
+        self._hold(entry)
         key = _key(entry.index)
         self._deletes.pop(key, None)
         self._puts[key] = encode_entry(entry)
@@ -190,6 +218,7 @@ class Journal(JournalInterface):
         for entry in self._entries[offset:]:
             self._forget(entry.index)
         del self._entries[offset:]
+        del self._ends[offset:]
         self._synced = min(self._synced, self.last_index)
         if self._in_flight is not None:
             self._in_flight = min(self._in_flight, self.last_index)
@@ -203,7 +232,9 @@ class Journal(JournalInterface):
         self.configurations.compact(to_index)
         for index in range(self._base.index + 1, to_index + 1):
             self._forget(index)
+        self._trimmed_bytes = self._ends[to_index - self._base.index - 1]
         del self._entries[: to_index - self._base.index]
+        del self._ends[: to_index - self._base.index]
         self._base = base
         self._puts[_CONFIGURATION] = msgspec.msgpack.encode(self.configurations.at(to_index))
         self._meta_changed = True

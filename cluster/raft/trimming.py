@@ -39,26 +39,35 @@ class Trimmer:
         self._running = False
 
     def held_by_all(self, index: int) -> None:
-        """Every member has the log up to `index` durably (the leader says so)."""
-        self._held_by_all = max(self._held_by_all, index)
+        """Every member has the log up to `index` durably (the leader says so). Falls when a member is added."""
+        self._held_by_all = index
 
     def step(self) -> None:
         """Start to trim if there is enough to trim."""
         if self._running:
             return
         base = self._journal.base.index
-        floor = min(self._held_by_all, self._machine.applied.index, self._journal.synced) - self._limits.log_tail
-        if floor - base < self._limits.trim_step:
+        floor = self._floor()
+        few = floor - base < self._limits.trim_step
+        if floor <= base or (few and self._journal.size_between(base, floor) < self._limits.trim_step_bytes):
             return
         to_index = min(floor, base + self._limits.trim_max)
         self._running = True
         # What has been applied by now becomes durable with this sync; it includes everything up to `to_index`.
         self._run_job(self._machine.sync, lambda error: self._state_is_durable(to_index, error))
 
+    def _floor(self) -> int:
+        """What may go by what is known now. The tail is counted from the highest index that could go."""
+        held = min(self._held_by_all, self._machine.applied.index, self._journal.synced)
+        return self._journal.before_tail(held, count=self._limits.log_tail, bytes_max=self._limits.log_tail_bytes)
+
     def _state_is_durable(self, to_index: int, error: BaseException | None) -> None:
         self._running = False
         if error is not None:
             self._on_failure(error)
-        elif to_index > self._journal.base.index:
+            return
+        # A member that was added while the sync ran needs the log from its beginning.
+        to_index = min(to_index, self._floor())
+        if to_index > self._journal.base.index:
             self._journal.compact(to_index)
             _log.info("log_trimmed", first_index=to_index + 1, last_index=self._journal.last_index)
