@@ -102,8 +102,9 @@ class Consensus(Protocol):
     async def propose(self, batch: Batch, *, timeout_s: float) -> Outcome:
         """Commit and apply a batch; returns when it is durable on a quorum and applied here.
 
-        Raises NotLeader (nothing was appended), Overloaded (the queue is full; nothing was appended), InvalidArgument
-        (over MAX_BATCH_BYTES) or OutcomeUnknown (leadership was lost or `timeout_s` passed after the append).
+        Raises NotLeader (nothing was appended), Overloaded (the queue is full, or the batch was still in it after
+        `timeout_s`; nothing was appended), InvalidArgument (over MAX_BATCH_BYTES) or OutcomeUnknown (leadership was
+        lost or `timeout_s` passed after the append).
         """
         ...
 

@@ -38,6 +38,7 @@ from holdfast.proto.errors import (
     NoLeader,
     NotFound,
     OutcomeUnknown,
+    StorageFailed,
     Unavailable,
 )
 from holdfast.storage.batch import Batch, Record
@@ -89,6 +90,8 @@ class RaftNode:
         self._role_listeners: list[RoleListener] = []
         self._announced: tuple[Role, int, str, bool] | None = None
         self._machine: HardenedRaft | None = None
+        self._transfers: set[asyncio.Future[str]] = set()
+        self._jobs: set[asyncio.Future[None]] = set()
 
     # Life
 
@@ -124,7 +127,8 @@ class RaftNode:
         return membership.initial(self._initial_members)
 
     async def stop(self) -> None:
-        """Stop taking part. Everything that waits is resolved; the stores stay open and belong to the caller."""
+        """Stop taking part. Everything that waits is resolved; the stores stay open and belong to the caller.
+        Raises StorageFailed when a sync hangs for longer than `Timing.stop_s`; the process should be ended then."""
         if self._stopped:
             return
         self._stopped = True
@@ -137,7 +141,17 @@ class RaftNode:
                 ),
                 reads=lambda: NoLeader("the node is stopping; read at another node"),
             )
-            await self._loop.run_in_executor(None, self._worker.shutdown)
+            self._end_transfers(Unavailable("the node is stopping; look at another node who leads"))
+            await self._end_worker()
+
+    async def _end_worker(self) -> None:
+        """Wait for the sync under way, but not for ever: a disk may hang. What it was to make durable was not
+        acknowledged. Raises StorageFailed then; the stores must not be closed under a running sync."""
+        self._worker.shutdown(wait=False)
+        if self._jobs:
+            _, hanging = await asyncio.wait(self._jobs, timeout=self._timing.stop_s)
+            if hanging:
+                raise StorageFailed("the disk did not finish a sync in time; end the process without closing the files")
 
     # Driving
 
@@ -162,12 +176,14 @@ class RaftNode:
             self._guarded(machine.doTick)
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Run a step of the machine. A malformed message is the links' business; anything else that is raised ends the
-        node: a machine that was interrupted in the middle of a step is in doubtful state."""
+        """Run a step of the machine and tell who listens. A malformed message is the links' business; anything else
+        that is raised ends the node: a machine that was interrupted in the middle of a step is in doubtful state."""
         if self._ended:
             return
         try:
             step()
+            if not self._ended:
+                self._announce()
         except MalformedMessage:
             raise
         except Fatal as error:
@@ -176,8 +192,6 @@ class RaftNode:
             fatal = Fatal("the consensus module failed in a way that was not foreseen; the node must stop")
             fatal.__cause__ = error
             self._fail(fatal)
-        else:
-            self._announce()
 
     def _fail(self, error: Fatal) -> None:
         self._fatal = error
@@ -186,13 +200,21 @@ class RaftNode:
             self._timer.cancel()
         if self._machine is not None:
             self._machine.fail_all(lambda: error)
+        self._end_transfers(error)
         self._on_fatal(error)
 
     def _run_job(self, job: Job, on_done: OnJobDone) -> None:
         def done(future: asyncio.Future[None]) -> None:
+            self._jobs.discard(future)
             self._guarded(lambda: on_done(future.exception()))
 
-        self._loop.run_in_executor(self._worker, job).add_done_callback(done)
+        running = self._loop.run_in_executor(self._worker, job)
+        self._jobs.add(running)
+        running.add_done_callback(done)
+
+    def _end_transfers(self, error: HoldfastError) -> None:
+        for future in self._transfers:
+            _settle(future, error)
 
     def _announce(self) -> None:
         machine = self._running()
@@ -225,8 +247,7 @@ class RaftNode:
         encoded = admit(batch)
         future: asyncio.Future[Outcome] = self._loop.create_future()
         proposal = machine.propose(encoded, lambda result: _settle(future, result))
-        error = OutcomeUnknown("the write was not confirmed in time; retry it with the same request id")
-        return await self._within(future, timeout_s, lambda: proposal.abandon(error))
+        return await self._within(future, timeout_s, proposal.abandon)
 
     async def read_barrier(self, *, timeout_s: float) -> int:
         """See Consensus."""
@@ -302,11 +323,13 @@ class RaftNode:
                 future.set_result(status.leader_id)
 
         unsubscribe = self.on_role_change(look)
+        self._transfers.add(future)
         try:
             machine.transfer(chosen)
             late = Unavailable("leadership was not taken over in time; this node may still lead; look and try again")
             return await self._within(future, timeout_s, lambda: _settle(future, late))
         finally:
+            self._transfers.discard(future)
             unsubscribe()
 
     async def add_member(self, member: Member, *, timeout_s: float) -> int:

@@ -16,13 +16,14 @@ OnDone = Callable[[Outcome | HoldfastError], None]
 
 
 class Proposal:
-    """One encoded batch and who waits for it."""
+    """One encoded batch and who waits for it. taken: it has left the queue for the log."""
 
-    __slots__ = ("_on_done", "abandoned", "encoded")
+    __slots__ = ("_on_done", "abandoned", "encoded", "taken")
 
     def __init__(self, encoded: bytes, on_done: OnDone) -> None:
         self.encoded = encoded
         self.abandoned = False
+        self.taken = False
         self._on_done: OnDone | None = on_done
 
     def resolve(self, result: Outcome | HoldfastError) -> None:
@@ -31,10 +32,13 @@ class Proposal:
         if on_done is not None:
             on_done(result)
 
-    def abandon(self, error: HoldfastError) -> None:
-        """The waiter's time is up. A proposal that is still queued is never appended."""
+    def abandon(self) -> None:
+        """The waiter's time is up. A proposal that is still queued is never appended, and its waiter is told so."""
         self.abandoned = True
-        self.resolve(error)
+        if self.taken:
+            self.resolve(OutcomeUnknown("the write was not confirmed in time; retry it with the same request id"))
+        else:
+            self.resolve(Overloaded("the write was not taken in time; nothing was changed; back off and try again"))
 
 
 def not_leader(leader_id: str) -> NotLeader:
@@ -91,6 +95,7 @@ class Proposals:
             self._queue.popleft()
             self._queue_bytes -= len(proposal.encoded)
             if not proposal.abandoned:
+                proposal.taken = True
                 group.append(proposal)
                 size += len(proposal.encoded)
         return group

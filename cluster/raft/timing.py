@@ -19,6 +19,7 @@ class Timing:
     transfer_timeout_s: how long a leader holds proposals back for a transfer before it gives the transfer up.
     transfer_backoff_s: how long an ineligible leader takes proposals again between two attempts to hand over.
     disk_stall_s: a leader whose sync takes longer steps down: it can acknowledge nothing.
+    stop_s: how long a node that stops waits for a sync under way.
     tick_s: the timer that drives the machine when nothing else does.
     """
 
@@ -29,6 +30,7 @@ class Timing:
     transfer_timeout_s: float = 0.6
     transfer_backoff_s: float = 0.5
     disk_stall_s: float = 2.0
+    stop_s: float = 10.0
     tick_s: float = 0.01
 
 

@@ -152,7 +152,7 @@ def test_a_full_queue_refuses() -> None:
 def test_an_abandoned_proposal_is_not_appended() -> None:
     proposals = queue()
     results: list[object] = []
-    proposals.add(b"x", results.append).abandon(OutcomeUnknown("late"))
+    proposals.add(b"x", results.append).abandon()
     assert proposals.take_group() == []
     assert len(results) == 1
 
