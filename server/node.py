@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 import holdfast
 from holdfast.cluster.peer.network import PeerNetwork
-from holdfast.cluster.peer.tls import PeerTls
+from holdfast.cluster.peer.tls import Kind, PeerTls
 from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
 from holdfast.cluster.seal.seal import SealManager
@@ -31,7 +31,7 @@ from holdfast.core.audit import AuditBroker
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
-from holdfast.proto.errors import Fatal, HoldfastError, Unavailable, Uninitialized
+from holdfast.proto.errors import Fatal, HoldfastError, Uninitialized
 from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, sys_pb2
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
@@ -106,7 +106,7 @@ class Node:
             node_id=config.node_id,
             bind=config.cluster.bind,
             tls=_peer_tls(config.cluster.tls),
-            allow=self._awaits_joining,
+            allow=self._hears,
         )
         self._raft = RaftNode(
             member=Member(
@@ -282,13 +282,10 @@ class Node:
         if not self.fatal.done():
             self.fatal.set_result(error)
 
-    def _awaits_joining(self, _node_id: str) -> bool:
-        """A node that is in no cluster yet listens to every node that the cluster CA vouches for: one of them leads the
-        cluster that it is being added to."""
-        try:
-            return not self._raft.status().peers
-        except Unavailable:  # not started yet; who dials will dial again
-            return False
+    def _hears(self, _node_id: str, kind: Kind) -> bool:
+        """A node that hears no leader (it joins, or the members changed while it was away) listens to Raft messages of
+        every node that the cluster CA vouches for: one of them may lead. Calls are for members alone."""
+        return kind is Kind.RAFT and self._raft.hears_strangers()
 
     @property
     def sealed(self) -> bool:

@@ -76,6 +76,10 @@ class Dialer:
         except asyncio.CancelledError:
             session.abort("cancelled")
             raise
+        except ValueError as error:  # no host name: a label too long, a NUL (UnicodeError is of this class)
+            raise self._failed(session, "address", type(error).__name__) from None
+        except Exception as error:
+            raise self._failed(session, "unforeseen", type(error).__name__) from error
         if session.ended:
             raise self._failed(session, session.cause, session.detail)
         return session

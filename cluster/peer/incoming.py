@@ -15,13 +15,14 @@ class Incoming:
     def __init__(
         self,
         *,
-        is_member: Callable[[str], bool],
+        admits: Callable[[str, Kind], bool],
         handler: Callable[[Kind], SessionOwner | None],
         counters: Counters,
         log: QuietLog,
     ) -> None:
-        """`handler`: who takes sessions of a kind; None while nobody does."""
-        self._is_member = is_member
+        """`admits`: whether a node may have a session of a kind. `handler`: who takes sessions of a
+        kind; None while nobody does."""
+        self._admits = admits
         self._handler = handler
         self._counters = counters
         self._log = log
@@ -44,8 +45,8 @@ class Incoming:
 
     def judge_again(self, cause: str) -> None:
         """The members changed: cut the sessions of those who are none any more."""
-        for (peer, _), session in list(self._sessions.items()):
-            if not self._is_member(peer):
+        for (peer, kind), session in list(self._sessions.items()):
+            if not self._admits(peer, kind):
                 self._mute(session, cause)
 
     def _mute(self, session: Session, cause: str) -> None:
@@ -59,7 +60,7 @@ class Incoming:
         """Welcome or refuse; welcoming ends the peer's older session of this kind."""
         assert session.kind is not None
         handler = self._handler(session.kind)
-        if not self._is_member(session.peer):
+        if not self._admits(session.peer, session.kind):
             self._refuse(session, Opening.NOT_A_MEMBER)
             return
         if handler is None:

@@ -6,7 +6,7 @@ over mutually authenticated TLS; the simulator implements it over virtual time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 OnMessage = Callable[[str, bytes], None]
@@ -29,12 +29,13 @@ class Links(Protocol):
 
     def bind(self, *, on_message: OnMessage, on_connected: OnSession, on_disconnected: OnSession) -> None:
         """Register the callbacks; once. Incoming sessions of nodes that are neither in `set_peers` nor let in by the
-        network's own rule for joining nodes are refused; what a node that was let in may say, consensus judges."""
+        network's own rule for strangers are refused; what a node that was let in may say, consensus judges."""
         ...
 
-    def set_peers(self, peers: Mapping[str, str]) -> None:
+    def set_peers(self, peers: Mapping[str, str], guests: Collection[str] = ()) -> None:
         """The peers to keep a session with: node id -> host:port. Dials these (with back-off, for ever) and stops
-        dialling the others, whose sessions are closed."""
+        dialling the others, whose sessions are closed. `guests` are those that are no members by this node's own log:
+        they may send Raft messages, and no calls."""
         ...
 
     def send(self, node_id: str, payload: bytes) -> bool:

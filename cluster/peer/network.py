@@ -9,7 +9,7 @@ import asyncio
 import enum
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
 
@@ -36,7 +36,7 @@ class _Life(enum.Enum):
     STOPPED = "stopped"
 
 
-def _nobody_else(_node_id: str) -> bool:
+def _nobody_else(_node_id: str, _kind: Kind) -> bool:
     return False
 
 
@@ -44,7 +44,7 @@ class PeerNetwork:
     """Implements `Links` and `PeerCalls`. All methods are called from the event-loop thread.
 
     node_id: the common name of this node's certificate. bind: host:port to listen on.
-    allow: whether a node that is not among the peers may have incoming sessions (a node that is about to join).
+    allow: whether a node that is not among the peers may have incoming sessions of this kind.
     jitter: numbers in [0, 1), for the back-off; from the system by default.
     Construction reads the TLS files: FailedPrecondition when they cannot be used, InvalidArgument for a bad `bind`.
     """
@@ -55,7 +55,7 @@ class PeerNetwork:
         node_id: str,
         bind: str,
         tls: PeerTls,
-        allow: Callable[[str], bool] = _nobody_else,
+        allow: Callable[[str, Kind], bool] = _nobody_else,
         limits: PeerLimits | None = None,
         jitter: Callable[[], float] | None = None,
     ) -> None:
@@ -74,6 +74,7 @@ class PeerNetwork:
         self._counters = Counters()
         self._life = _Life.NEW
         self._peers: dict[str, str] = {}
+        self._guests: frozenset[str] = frozenset()
         self._sessions: set[Session] = set()
         self._tasks = Tasks()
         self._raft_links: dict[str, tuple[RaftLink, asyncio.Task[None]]] = {}
@@ -83,7 +84,7 @@ class PeerNetwork:
         self._inbox: RaftInbox | None = None
         self._calls = CallServer(node_id, limits=self._limits, counters=self._counters, log=self._log)
         self._incoming = Incoming(
-            is_member=self._is_member, handler=self._handler_of, counters=self._counters, log=self._quiet
+            admits=self._admits, handler=self._handler_of, counters=self._counters, log=self._quiet
         )
         self._dialer = Dialer(
             contexts=self._current_contexts, limits=self._limits, counters=self._counters, sessions=self._sessions
@@ -106,9 +107,10 @@ class PeerNetwork:
         self._inbox = RaftInbox(on_message=on_message, on_malformed=self._drop_link, counters=self._counters)
         self._follow_peers()
 
-    def set_peers(self, peers: Mapping[str, str]) -> None:
+    def set_peers(self, peers: Mapping[str, str], guests: Collection[str] = ()) -> None:
         """See Links.set_peers. Incoming sessions of those who are no longer peers, nor allowed, are cut."""
         self._peers = {node_id: address for node_id, address in peers.items() if node_id != self._node_id}
+        self._guests = frozenset(guests)
         self._follow_peers()
 
     def send(self, node_id: str, payload: bytes) -> bool:
@@ -199,8 +201,11 @@ class PeerNetwork:
     def _current_contexts(self) -> Contexts:
         return self._contexts
 
-    def _is_member(self, node_id: str) -> bool:
-        return node_id != self._node_id and (node_id in self._peers or self._allow(node_id))
+    def _admits(self, node_id: str, kind: Kind) -> bool:
+        if node_id == self._node_id:
+            return False
+        known = node_id in self._peers and (kind is Kind.RAFT or node_id not in self._guests)
+        return known or self._allow(node_id, kind)
 
     def _handler_of(self, kind: Kind) -> SessionOwner | None:
         return self._calls if kind is Kind.CALL else self._inbox

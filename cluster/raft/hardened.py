@@ -82,6 +82,8 @@ class HardenedRaft(VotingNode):
         self._proof_asked_s = self._proof_due_s = self.started_s
         self._appended = False
         self._contacts: dict[str, str] = {}
+        self._callers: dict[str, str] = {}
+        self._familiar: set[str] = set()
         self.proposals = Proposals(
             queue_count=limits.queue_count, queue_bytes=limits.queue_bytes,
             group_count=limits.group_count, group_bytes=limits.group_bytes,
@@ -335,30 +337,54 @@ class HardenedRaft(VotingNode):
         if configurations.index <= self.commit:
             addresses.clear()
         addresses.update((m.node_id, m.cluster_address) for m in configurations.current.members)
-        if self._contacts.keys() <= set(configurations.peers):
+        if self._contacts.items() <= addresses.items():
             self._contacts = {}
-        addresses = self._contacts | addresses
+        members = set(addresses)
+        addresses |= self._contacts  # they come from logs that are newer than this one
+        self._familiar = set(addresses)
+        addresses = self._callers | addresses
         addresses.pop(self.node_id, None)
         self.other_nodes = {self._links_transport.node(node_id) for node_id in addresses}
         if self.leadership is not None:
             self.leadership.follow_members(self._member_ids(), self._connected, self._clock())
             self._trimmer.held_by_all(self.leadership.trim_index())
-        self._links_transport.dial(addresses)
+        self._links_transport.dial(addresses, addresses.keys() - members)
         _log.info("members", members=list(configurations.peers), voters=list(configurations.voters))
 
     def _meet(self, contacts: dict[str, str]) -> None:
-        """Dial also the members that this node's own log does not name yet (it is joining, or far behind)."""
-        known = self._contacts.keys() | set(self.log.configurations.peers)
-        if not contacts.keys() <= known:
+        """Dial the members that this node's own log does not name yet, or names at another address (it is joining, or
+        far behind)."""
+        known = dict(self.log.configurations.current.contacts) | self._contacts
+        if not contacts.items() <= known.items():
             together = self._contacts | contacts
             self._contacts = together if len(together) <= membership.MEMBERS_MAX else contacts
             self._members_changed()
 
     def _forget_contacts(self) -> None:
-        """This node's own log names the leader, and the log says who else there is."""
+        """This node's own log names the leader and is as new, so it says who else there is."""
         if self._contacts:
             self._contacts = {}
             self._members_changed()
+
+    def _call_back(self, node_id: str, address: str) -> None:
+        """A candidate asks that this node's log does not name: dial it, so that it can be answered. Forgotten when a
+        leader is heard."""
+        room = node_id in self._callers or len(self._callers) < membership.MEMBERS_MAX
+        if node_id not in self._familiar and address and self._callers.get(node_id) != address and room:
+            self._callers[node_id] = address
+            self._members_changed()
+
+    def _forget_callers(self) -> None:
+        if self._callers:
+            self._callers = {}
+            self._members_changed()
+
+    def _may_say(self, node_id: str, message: Message) -> bool:
+        """Whether a message counts. A node that this log does not name may lead or stand all the same, for this log may
+        be old (Raft thesis 4.1); but only while no leader is heard, so that a node that was removed disturbs none."""
+        if node_id in self._familiar or node_id == self.leader_id:
+            return True
+        return isinstance(message, Append | PreVote | Vote) and self.hears_no_leader
 
     def _members_settled(self, leadership: Leadership) -> bool:
         """Whether a membership change may be appended: the term's no-op and the change before are committed."""
@@ -408,12 +434,13 @@ class HardenedRaft(VotingNode):
             self._quorum_contact_s = max(self._quorum_contact_s, self.leader_heard_s - message.quorum_age_ms / 1000)
         if message.contacts:
             self._meet(dict(message.contacts))
+        self._forget_callers()
         verdict = accept(self.log, self.commit, message)
         if not verdict.accepted:
             reply = AppendReply(self.term, False, verdict.index, message.prev_index, message.stamp, self.eligible)
             self._reply(node_id, reply, settled=True)
             return
-        if not message.contacts and node_id in self.log.configurations.peers:
+        if not message.contacts and verdict.index >= message.commit and node_id in self.log.configurations.peers:
             self._forget_contacts()
         self.commit = max(self.commit, min(message.commit, verdict.index))
         self._trimmer.held_by_all(message.trim)
@@ -549,8 +576,9 @@ class HardenedRaft(VotingNode):
         now_s = self._clock()
         self._note_step(now_s)
         self._check_quorum(now_s)
-        self._handlers[type(message)](node.id, message)
-        self._wake()
+        if self._may_say(node.id, message):
+            self._handlers[type(message)](node.id, message)
+            self._wake()
 
     def _SyncObj__onNodeConnected(self, node: Node) -> None:  # noqa: N802
         self.connected_nodes.add(node)

@@ -31,30 +31,41 @@ class MalformedMessage(ValueError):
 
 class PreVote(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """Would you vote for me in `term` (my term and one)? Changes nothing at either side (Raft thesis 9.6). A node that
-    does not vote asks with term 0, only to be told the term and the members."""
+    does not vote asks with term 0, only to be told the term and the members.
+
+    address: where the candidate is answered by one whose log does not name it. founding: as far as the candidate's disk
+    knows, nothing was committed yet.
+    """
 
     term: Count
     last_index: Count
     last_term: Count
+    address: Name = ""
+    founding: bool = False
 
 
 class PreVoteReply(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """`asked_term` is the term asked about; `term` the sender's own. A rejection brings the members as the sender knows
-    them: whoever asks may have missed that the leader joined."""
+    them: whoever asks may have missed that the leader joined. founded: the sender knows that something was committed.
+    """
 
     term: Count
     asked_term: Count
     granted: bool
     contacts: Contacts = ()
+    founded: bool = False
 
 
 class Vote(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """Vote for me in `term`. `transfer`: the leader itself asked for this election, so do not hold it off."""
+    """Vote for me in `term`. `transfer`: the leader itself asked for this election, so do not hold it off. The others
+    as in PreVote."""
 
     term: Count
     last_index: Count
     last_term: Count
     transfer: bool
+    address: Name = ""
+    founding: bool = False
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):

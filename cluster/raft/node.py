@@ -296,6 +296,10 @@ class RaftNode:
             raise Unavailable("consensus is not running on this node; use another node")
         return status_of(self._machine, self._clock())
 
+    def hears_strangers(self) -> bool:
+        """Whether this node listens to Raft messages of nodes that its log does not name: while it hears no leader."""
+        return self._machine is not None and self._fatal is None and self._machine.hears_no_leader
+
     def set_eligible(self, *, eligible: bool) -> None:
         """See Consensus."""
         self._eligible = eligible

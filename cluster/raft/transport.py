@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
@@ -34,9 +34,9 @@ class LinksTransport(Transport):
             node = self._nodes[node_id] = Node(node_id)  # type: ignore[no-untyped-call]
         return node
 
-    def dial(self, addresses: Mapping[str, str]) -> None:
-        """Keep sessions with these members (node id -> host:port) and no others."""
-        self._links.set_peers(addresses)
+    def dial(self, addresses: Mapping[str, str], guests: Collection[str]) -> None:
+        """Keep sessions with these nodes (node id -> host:port) and no others; `guests` as in Links.set_peers."""
+        self._links.set_peers(addresses, guests)
 
     def send(self, node: Node, message: Message) -> bool:
         """Queue a message; False when it was dropped."""

@@ -126,6 +126,11 @@ class VotingNode(Chassis):
             return True
         return bool(self.leader_id) and now_s - self.leader_heard_s < self._timing.election_min_s
 
+    @property
+    def hears_no_leader(self) -> bool:
+        """Whether this node neither leads nor has heard a leader within the shortest election timeout."""
+        return not self._leader_is_alive(self._clock())
+
     def _follow(self, term: int, leader_id: str) -> None:
         """Become (or stay) a follower in `term`."""
         now_s = self._clock()
@@ -156,6 +161,9 @@ class VotingNode(Chassis):
     def _meet(self, contacts: dict[str, str]) -> None:
         raise NotImplementedError
 
+    def _call_back(self, node_id: str, address: str) -> None:
+        raise NotImplementedError
+
     def _leadership_began(self, leadership: Leadership) -> None:
         raise NotImplementedError
 
@@ -169,9 +177,9 @@ class VotingNode(Chassis):
         if not (self.log.settled or self._disk_is_stalled(now_s)):
             return  # a vote of this node is on its way to the disk: what it leads to is still to come
         self._put_off_election(now_s)
+        self.leader_id = ""
         if self._disk_is_stalled(now_s):
             return
-        self.leader_id = ""
         if not self.is_voter:
             for voter in self._other_voters():
                 self._send(voter, PreVote(0, 0, 0))
@@ -181,7 +189,7 @@ class VotingNode(Chassis):
         self._campaign.begin(Phase.PRE_VOTE, self.term + 1)
         last = self.log.last
         for voter in self._other_voters():
-            self._send(voter, PreVote(self.term + 1, last.index, last.term))
+            self._send(voter, PreVote(self.term + 1, last.index, last.term, self._address))
         if self._campaign.granted(Phase.PRE_VOTE, self.term + 1, self.node_id, self.log.configurations.voters):
             self._stand(transfer=False)
 
@@ -194,7 +202,7 @@ class VotingNode(Chassis):
         self._campaign.begin(Phase.VOTE, self.term)
         last = self.log.last
         for voter in self._other_voters():
-            self._post(voter, Vote(self.term, last.index, last.term, transfer))
+            self._post(voter, Vote(self.term, last.index, last.term, transfer, self._address))
         self._post(self.node_id, VoteReply(self.term, granted=True))
 
     def _drop_late_campaign(self) -> None:
@@ -202,6 +210,11 @@ class VotingNode(Chassis):
         stopped since, and the votes may have waited in a socket."""
         if self._clock() >= self.election_deadline_s:
             self._campaign.end()
+
+    @property
+    def _address(self) -> str:
+        member = self.log.configurations.current.member(self.node_id)
+        return "" if member is None else member.cluster_address
 
     def _other_voters(self) -> list[str]:
         return [voter for voter in self.log.configurations.voters if voter != self.node_id]
@@ -216,6 +229,7 @@ class VotingNode(Chassis):
     # Messages
 
     def _on_pre_vote(self, node_id: str, message: PreVote) -> None:
+        self._call_back(node_id, message.address)
         granted = grants_pre_vote(
             asked_term=message.term,
             own_term=self.term,
@@ -241,6 +255,7 @@ class VotingNode(Chassis):
     def _on_vote(self, node_id: str, message: Vote) -> None:
         if not message.transfer and self._leader_is_alive(self._clock()):
             return
+        self._call_back(node_id, message.address)
         if message.term > self.term:
             self._follow(message.term, "")
         granted = self.role is Role.FOLLOWER and grants_vote(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from support.raft_rig import members
 
@@ -33,7 +33,7 @@ class LoopLinks:
         self.network.ends[self.node_id] = self
         self.network.settle()
 
-    def set_peers(self, peers: Mapping[str, str]) -> None:
+    def set_peers(self, peers: Mapping[str, str], guests: Collection[str] = ()) -> None:
         self.wanted = set(peers)
         self.network.settle()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from holdfast.cluster.raft import membership, messages
@@ -76,12 +76,14 @@ class RecordingLinks:
         self.sent: list[tuple[str, Message]] = []
         self.up: set[str] = set()
         self.dialled: Mapping[str, str] = {}
+        self.guests: Collection[str] = ()
 
     def bind(self, **_callbacks: Any) -> None:
         """Not used: the test calls the transport itself."""
 
-    def set_peers(self, peers: Mapping[str, str]) -> None:
+    def set_peers(self, peers: Mapping[str, str], guests: Collection[str] = ()) -> None:
         self.dialled = dict(peers)
+        self.guests = set(guests)
 
     def send(self, node_id: str, payload: bytes) -> bool:
         if node_id not in self.up:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from support.raft_rig import member, members
@@ -85,7 +85,7 @@ class WorldLinks:
     def bind(self, **_callbacks: object) -> None:
         """Not used: the world calls the transport."""
 
-    def set_peers(self, peers: Mapping[str, str]) -> None:
+    def set_peers(self, peers: Mapping[str, str], guests: Collection[str] = ()) -> None:
         if self.process is None:
             self._early = set(peers)
         else:
@@ -232,8 +232,8 @@ class World:
             self.guard(process, lambda: process.transport.receive(sender, payload))
 
     def _keep_sessions(self) -> None:
-        """A session carries one way. It comes up where the sender dials, the receiver knows the sender or is in no
-        cluster yet, and nothing is blocked; a broken one is noticed sooner or later."""
+        """A session carries one way. It comes up where the sender dials, the receiver knows the sender or hears no
+        leader, and nothing is blocked; a broken one is noticed sooner or later."""
         for _, dialler in sorted(self.processes.items()):
             for _, receiver in sorted(self.processes.items()):
                 if dialler is not receiver:
@@ -242,8 +242,7 @@ class World:
 
     def _keep_session(self, dialler: Process, receiver: Process) -> None:
         a, b = dialler.node_id, receiver.node_id
-        welcome = a in receiver.wanted or not receiver.machine.log.configurations.peers
-        wanted = b in dialler.wanted and welcome
+        wanted = b in dialler.wanted and (a in receiver.wanted or receiver.machine.hears_no_leader)
         broken = (a, b) in self.blocked or (b, a) in self.blocked
         if b in dialler.sessions:
             if not wanted or (broken and self.random.random() < 0.1):

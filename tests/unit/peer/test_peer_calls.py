@@ -253,7 +253,7 @@ def test_a_call_that_takes_too_long_leaves_the_outcome_unknown_and_is_cancelled_
 
 def test_the_serving_node_keeps_the_callers_deadline_itself(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             one.network.serve("hang", lambda *_: asyncio.sleep(LONG_S, b""))
             async with stranger(one.network.address, certs.context("node-2", Kind.CALL)) as caller:
                 assert await caller.frame() == WELCOME
@@ -356,7 +356,7 @@ def test_calls_over_the_limit_are_refused_at_either_end(certs: Certs) -> None:
 
 def test_the_serving_end_counts_for_itself(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True, limits=PeerLimits(calls_max=1)) as one:
+        async with node(certs, "node-1", allow=lambda *_: True, limits=PeerLimits(calls_max=1)) as one:
             one.network.serve("hang", lambda *_: asyncio.sleep(LONG_S, b""))
             async with stranger(one.network.address, certs.context("node-2", Kind.CALL)) as caller:
                 assert await caller.frame() == WELCOME

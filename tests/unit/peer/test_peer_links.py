@@ -113,6 +113,17 @@ def test_a_peer_that_moves_is_dialled_at_its_new_address(certs: Certs) -> None:
     run(main)
 
 
+def test_an_address_that_is_no_host_name_does_not_end_the_link(certs: Certs) -> None:
+    async def main() -> None:
+        async with node(certs, "node-1") as one, node(certs, "node-2", allow=lambda *_: True) as two:
+            one.network.set_peers({"node-2": "a" * 64 + ".test:8201"})
+            await eventually(lambda: one.network.stats().dial_failures.get("address", 0) >= 2)
+            one.network.set_peers({"node-2": two.network.address})
+            await eventually(lambda: one.connected("node-2"))
+
+    run(main)
+
+
 def test_peers_that_are_dropped_lose_their_sessions_in_both_directions(certs: Certs) -> None:
     async def main() -> None:
         async with cluster(certs, "node-1", "node-2") as (one, two):
@@ -128,7 +139,7 @@ def test_peers_that_are_dropped_lose_their_sessions_in_both_directions(certs: Ce
 
 def test_a_node_is_never_its_own_peer(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             one.network.set_peers({"node-1": one.network.address})
             assert one.network._raft_links == {}
             async with stranger(one.network.address, certs.context("node-1", Kind.RAFT)) as twin:
@@ -139,7 +150,7 @@ def test_a_node_is_never_its_own_peer(certs: Certs) -> None:
 
 def test_the_newest_session_of_a_peer_mutes_and_closes_the_older(certs: Certs, loop: str) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             context = certs.context("node-2", Kind.RAFT)
             async with stranger(one.network.address, context) as old, stranger(one.network.address, context) as new:
                 assert await old.frame() == WELCOME
@@ -159,7 +170,7 @@ def test_the_newest_session_of_a_peer_mutes_and_closes_the_older(certs: Certs, l
 
 def test_an_older_connection_that_finishes_tls_later_does_not_displace_the_newer(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             context = certs.context("node-2", Kind.RAFT)
             async with stranger(one.network.address) as old:
                 await eventually(lambda: one.network.stats().handshakes == 1)
@@ -274,7 +285,7 @@ def test_new_certificates_count_for_new_sessions(certs: Certs, tmp_path: Path) -
     async def main() -> None:
         for name in ("node-1.crt", "node-1.key"):
             shutil.copy2(certs.good / name, tmp_path / name)
-        async with node(certs, "node-1", tls=certs.tls("node-1", tmp_path), allow=lambda _: True) as one:
+        async with node(certs, "node-1", tls=certs.tls("node-1", tmp_path), allow=lambda *_: True) as one:
             context = certs.context("node-2", Kind.RAFT)
             async with stranger(one.network.address, context) as before:
                 first = before.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -328,7 +339,7 @@ def test_a_port_that_is_taken_is_a_clear_error(certs: Certs) -> None:
 
 def test_the_port_speaks_tls_1_3_only(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             old = certs.context("node-2", Kind.RAFT)
             old.maximum_version = ssl.TLSVersion.TLSv1_2
             with pytest.raises((ssl.SSLError, ConnectionError)):

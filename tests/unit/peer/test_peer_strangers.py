@@ -44,7 +44,7 @@ def test_a_certificate_of_another_ca_gets_no_session(certs: Certs, kind: Kind, l
 
 def test_a_certificate_that_has_expired_gets_no_session(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             await turned_away(one, certs.context("node-2", Kind.RAFT, certs.expired))
             await eventually(lambda: one.network.stats().refusals == {"certificate": 1})
             assert one.messages == []
@@ -54,7 +54,7 @@ def test_a_certificate_that_has_expired_gets_no_session(certs: Certs) -> None:
 
 def test_no_certificate_gets_no_session(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -81,9 +81,29 @@ def test_a_node_of_the_ca_that_is_no_member_is_refused_and_told_so(certs: Certs,
     run(main)
 
 
+def test_a_guest_may_send_rafts_messages_but_no_calls(certs: Certs) -> None:
+    async def main() -> None:
+        async with node(certs, "node-1", allow=lambda _, kind: kind is Kind.RAFT) as one:
+            for _ in range(2):
+                async with stranger(one.network.address, certs.context("node-2", Kind.RAFT)) as visitor:
+                    assert await visitor.frame() == WELCOME
+                async with stranger(one.network.address, certs.context("node-2", Kind.CALL)) as visitor:
+                    assert await visitor.frame() == Opening.NOT_A_MEMBER.value
+                one.network.set_peers({"node-2": "127.0.0.1:1"}, guests={"node-2"})
+            async with stranger(one.network.address, certs.context("node-2", Kind.RAFT)) as raft:
+                assert await raft.frame() == WELCOME
+                one.network.set_peers({"node-2": "127.0.0.1:1"})
+                async with stranger(one.network.address, certs.context("node-2", Kind.CALL)) as visitor:
+                    assert await visitor.frame() == WELCOME
+                    one.network.set_peers({"node-2": "127.0.0.1:1"}, guests={"node-2"})
+                    await visitor.ended()
+
+    run(main)
+
+
 def test_the_allow_hook_lets_a_joining_node_in(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda node_id: node_id == "node-2") as one:
+        async with node(certs, "node-1", allow=lambda node_id, _: node_id == "node-2") as one:
             async with stranger(one.network.address, certs.context("node-2", Kind.RAFT)) as visitor:
                 assert await visitor.frame() == WELCOME
                 visitor.send(b"hello")
@@ -97,7 +117,7 @@ def test_the_allow_hook_lets_a_joining_node_in(certs: Certs) -> None:
 @pytest.mark.parametrize("alpn", [None, "http/1.1"])
 def test_another_protocol_is_refused(certs: Certs, alpn: str | None) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             context = certs.context("node-2", None)
             if alpn is not None:
                 context.set_alpn_protocols([alpn])
@@ -139,7 +159,7 @@ def test_a_plain_tcp_stranger_is_closed_whatever_it_sends(certs: Certs, loop: st
 
 def test_a_members_pickle_is_bytes_like_any_other(certs: Certs) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             payload = pickle.dumps("readonly")
             async with stranger(one.network.address, certs.context("node-2", Kind.RAFT)) as visitor:
                 visitor.send(payload)
@@ -184,7 +204,7 @@ def test_half_open_strangers_do_not_keep_members_out(certs: Certs, loop: str) ->
 @pytest.mark.parametrize(("kind", "limit"), [(Kind.RAFT, RAFT_FRAME_BYTES_MAX), (Kind.CALL, CALL_FRAME_BYTES_MAX)])
 def test_an_oversized_frame_closes_the_session_at_its_header(certs: Certs, kind: Kind, limit: int) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             async with stranger(one.network.address, certs.context("node-2", kind)) as visitor:
                 assert await visitor.frame() == WELCOME
                 visitor.writer.write((limit + 1).to_bytes(4, "big"))
@@ -200,7 +220,7 @@ def test_an_oversized_frame_closes_the_session_at_its_header(certs: Certs, kind:
 )
 def test_a_malformed_call_closes_the_session(certs: Certs, payload: bytes) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             async with stranger(one.network.address, certs.context("node-2", Kind.CALL)) as visitor:
                 assert await visitor.frame() == WELCOME
                 visitor.send(encode_message(Cancel(7)))  # an unknown call: no harm
@@ -213,7 +233,7 @@ def test_a_malformed_call_closes_the_session(certs: Certs, payload: bytes) -> No
 
 def test_a_dialled_peer_must_be_the_one_that_was_asked_for(certs: Certs, loop: str) -> None:
     async def main() -> None:
-        async with node(certs, "node-1") as one, node(certs, "node-2", allow=lambda _: True) as two:
+        async with node(certs, "node-1") as one, node(certs, "node-2", allow=lambda *_: True) as two:
             two.network.serve("echo", lambda _, payload: asyncio.sleep(0, payload))
             one.network.set_peers({"node-3": two.network.address})
             await eventually(lambda: one.network.stats().dial_failures.get("wrong_identity"))
@@ -307,7 +327,7 @@ def test_strangers_do_not_flood_the_log(certs: Certs) -> None:
 
 def test_a_certificate_without_exactly_one_common_name_is_nobody(certs: Certs, tmp_path: Path) -> None:
     async def main() -> None:
-        async with node(certs, "node-1", allow=lambda _: True) as one:
+        async with node(certs, "node-1", allow=lambda *_: True) as one:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

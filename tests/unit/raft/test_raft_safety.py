@@ -19,6 +19,7 @@ from holdfast.cluster.raft.messages import (
     TimeoutNow,
     Vote,
     VoteReply,
+    encode,
 )
 from holdfast.proto.errors import Conflict, Corruption, Diverged, NotLeader, OutcomeUnknown
 
@@ -349,6 +350,95 @@ def test_a_learner_asks_for_the_members_too_but_never_campaigns() -> None:
     for peer in "bc":
         node.hear(peer, PreVoteReply(1, 0, granted=True))
     assert node.machine.role is Role.FOLLOWER
+
+
+def test_a_node_that_hears_no_leader_follows_one_that_its_log_does_not_name() -> None:
+    """All members that it knew may have been replaced while it was away."""
+    node = Alone()
+    node.advance(2.0)
+    contacts = tuple((name, f"{name}.test:8201") for name in "ade")
+    first = node.machine.log.last
+    node.hear("d", Append(3, 1, 0, first.digest, 1, 1, 0, 0, (noop(first, term=3),), contacts))
+    assert (node.machine.leader_id, node.machine.log.last_index) == ("d", 2)
+    assert {"d", "e"} <= set(node.links.dialled)
+    assert set(node.links.guests) == {"d", "e"}
+
+
+def test_a_candidate_that_the_log_does_not_name_is_answered_where_it_says() -> None:
+    node = Alone()
+    node.advance(2.0)
+    node.links.up.add("d")
+    node.hear("d", PreVote(7, 99, 6, "d.test:1"))
+    assert (node.links.dialled["d"], set(node.links.guests)) == ("d.test:1", {"d"})
+    assert node.only(PreVoteReply, "d").granted
+    node.hear("d", Vote(7, 99, 6, False, "d.test:1"))
+    assert node.only(VoteReply, "d") == VoteReply(7, granted=True)
+    node.append([], previous=node.machine.log.last, term=7)
+    assert set(node.links.dialled) == {"b", "c"}
+
+
+def test_while_a_leader_is_heard_nobody_else_than_the_members_is_listened_to() -> None:
+    follower = follower_with(2, term=3)
+    assert not follower.machine.hears_no_leader
+    leader = Alone()
+    leader.lead()
+    for node in (follower, leader):
+        before = (node.machine.term, node.machine.role, node.machine.leader_id)
+        node.links.up.add("d")
+        node.links.sent.clear()
+        last = node.machine.log.last
+        for message in (
+            Append(9, last.index, last.term, last.digest, 0, 1, 0, 0),
+            Vote(9, 99, 8, True, "d.test:1"), PreVote(9, 99, 8, "d.test:1"), PreVoteReply(9, 9, False),
+            VoteReply(9, granted=False), AppendReply(9, False, 0, 0, 0, False), TimeoutNow(9), ReadIndex(9, 1),
+        ):  # fmt: skip
+            node.transport.receive("d", encode(message))
+        assert (node.machine.term, node.machine.role, node.machine.leader_id) == before
+        assert "d" not in node.links.dialled
+        assert not [to for to, _ in node.links.sent if to == "d"]
+
+
+def test_a_node_that_hears_no_leader_takes_no_replies_from_those_it_does_not_know() -> None:
+    node = Alone()
+    node.advance(2.0)
+    term = node.machine.term
+    for message in (PreVoteReply(9, 9, False), VoteReply(9, granted=False), AppendReply(9, False, 0, 0, 0, False)):
+        node.hear("d", message)
+    assert node.machine.term == term
+
+
+def test_the_leaders_addresses_beat_those_of_an_older_log_until_it_has_caught_up() -> None:
+    node = Alone()
+    first = node.machine.log.last
+    moved = (("a", "a.test:8201"), ("b", "b.moved:1"), ("c", "c.test:8201"))
+    new = noop(first, term=3)
+    node.hear("b", Append(3, 1, 0, first.digest, 2, 1, 0, 0, (), moved))
+    assert node.links.dialled == {"b": "b.moved:1", "c": "c.test:8201"}
+    node.hear("b", Append(3, 1, 0, first.digest, 2, 2, 0, 0))
+    assert node.links.dialled["b"] == "b.moved:1"
+    node.hear("b", Append(3, 1, 0, first.digest, 2, 3, 0, 0, (new,)))
+    assert node.links.dialled == {"b": "b.test:8201", "c": "c.test:8201"}
+
+
+def test_a_learner_forgets_a_leader_that_it_no_longer_hears() -> None:
+    node = Alone("abc", node_id="a")
+    first = node.machine.log.last
+    payload = membership.encode(membership.initial([*members("bc"), member("a", voter=False)]))
+    node.append(
+        [follow(first, term=1, cluster_time_ms=0, kind=Kind.MEMBERSHIP, payload=payload)], previous=first, term=1
+    )
+    assert node.machine.leader_id == "b"
+    node.advance(5.0)
+    assert node.machine.leader_id == ""
+
+
+def test_a_node_whose_disk_hangs_forgets_a_leader_that_it_no_longer_hears() -> None:
+    node = Alone(auto_sync=False)
+    first = node.machine.log.last
+    node.append([noop(first, term=3)], previous=first, term=3)
+    node.advance(5.0)
+    assert (node.machine.leader_id, node.machine.role) == ("", Role.FOLLOWER)
+    assert node.take(PreVote) == []
 
 
 def test_while_a_leader_is_alive_votes_are_ignored_unless_it_asked_for_the_election_itself() -> None:
