@@ -31,6 +31,17 @@ def grants_vote(*, asked_term: int, own_term: int, voted_for: str | None, candid
     return asked_term == own_term and voted_for in (None, candidate) and up_to_date
 
 
+def may_vote(*, vouched: bool, founded: bool, last_index: int, founding: bool) -> bool:
+    """Whether this node may vote at all. A log that is not vouched for may lack what its member once promised: it votes
+    only to found a cluster, for a candidate that is `founding` too. A joining node, with an empty log, founds none."""
+    return vouched or (founding and not founded and last_index > 0)
+
+
+def may_stand(*, vouched: bool, founded: bool, last_index: int) -> bool:
+    """Whether this node may campaign: with a log that is vouched for, or with nothing but the founding entry."""
+    return vouched or (not founded and last_index == 1)
+
+
 class Campaign:
     """The votes this node has collected."""
 

@@ -214,6 +214,8 @@ class HardenedRaft(VotingNode):
         committed = self.commit
         if self.leadership is not None:
             self._advance_commit(self.leadership)
+        if self.commit > 1:
+            self.log.note_founded()
         self._apply()
         if self.leadership is not None:
             self._drive_leadership(self.leadership, now_s, committed)
@@ -435,11 +437,18 @@ class HardenedRaft(VotingNode):
         if message.contacts:
             self._meet(dict(message.contacts))
         self._forget_callers()
+        if message.commit > 1:
+            self.log.note_founded()
+        if not self.log.vouched and self.voted_for is None:
+            self.set_term(self.term, node_id)  # the disk before may have voted in this term
         verdict = accept(self.log, self.commit, message)
         if not verdict.accepted:
             reply = AppendReply(self.term, False, verdict.index, message.prev_index, message.stamp, self.eligible)
             self._reply(node_id, reply, settled=True)
             return
+        if not self.log.vouched and self.log.last.term == self.term:
+            self.log.vouch()
+            _log.info("new_disk_brought_up_to_date", member=self.node_id, last_index=self.log.last_index)
         if not message.contacts and verdict.index >= message.commit and node_id in self.log.configurations.peers:
             self._forget_contacts()
         self.commit = max(self.commit, min(message.commit, verdict.index))

@@ -1,7 +1,7 @@
 """The log on disk: pysyncobj's journal interface over a `Store`, with one atomic write for each sync.
 
     "l" index (8 bytes, big-endian) -> Entry
-    "m"                             -> format, term, vote, the base and the last index
+    "m"                             -> format, term, vote, the base, the last index, and what the disk has lived through
     "c"                             -> the configuration in effect at the base (`membership.Step`)
 
 The *base* is the position below the first entry: index 0 in a new log, later the last entry that was trimmed or that a
@@ -48,6 +48,8 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     vote: str | None
     base: Position
     last_index: int
+    vouched: bool = True
+    founded: bool = True
 
 
 def _key(index: int) -> bytes:
@@ -67,6 +69,7 @@ class Journal(JournalInterface):
         self._store = store
         self._term = 0
         self._vote: str | None = None
+        self._vouched = self._founded = False
         self._puts: dict[bytes, bytes] = {}
         self._deletes: dict[bytes, None] = {}
         self._meta_changed = False
@@ -105,6 +108,7 @@ class Journal(JournalInterface):
         if meta.format != FORMAT:
             raise Corruption(f"the log has format {meta.format}; this build reads format {FORMAT}")
         self._base, self._term, self._vote = meta.base, meta.term, meta.vote
+        self._vouched, self._founded = meta.vouched, meta.founded
         self.configurations = ConfigurationHistory(step)
         for key, value in self._store.scan(_LOG, _LOG_END):
             self._load_entry(key, value)
@@ -244,6 +248,28 @@ class Journal(JournalInterface):
         self._puts.pop(key, None)
         self._deletes[key] = None
 
+    # What this disk has lived through (DESIGN.md, "A disk that was replaced")
+
+    @property
+    def vouched(self) -> bool:
+        """Whether the log is known to hold all that a disk of this member ever promised. A new log is not."""
+        return self._vouched
+
+    def vouch(self) -> None:
+        """From here on the log holds all that a disk of this member ever promised."""
+        if not self._vouched:
+            self._vouched = self._meta_changed = True
+
+    @property
+    def founded(self) -> bool:
+        """Whether this disk knows that the cluster has committed something since its foundation."""
+        return self._founded
+
+    def note_founded(self) -> None:
+        """The cluster has committed something."""
+        if not self._founded:
+            self._founded = self._meta_changed = True
+
     # Durability
 
     @property
@@ -264,7 +290,9 @@ class Journal(JournalInterface):
     def begin_sync(self) -> Callable[[], None]:
         """Write everything collected as one batch; returns the job that makes it durable. One sync at a time."""
         assert self._in_flight is None, "one sync at a time"
-        meta = _Meta(FORMAT, self._term, self._vote, self._base, self.last_index)
+        meta = _Meta(
+            FORMAT, self._term, self._vote, self._base, self.last_index, self._vouched, self._founded
+        )  # fmt: skip
         self._puts[_META] = msgspec.msgpack.encode(meta)
         self._store.write(list(self._puts.items()), list(self._deletes))
         self._puts, self._deletes = {}, {}

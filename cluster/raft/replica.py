@@ -89,7 +89,8 @@ def _diverged(index: int) -> Diverged:
     if index <= 1:
         return Diverged(
             "this node's log begins differently from the leader's: the nodes were configured with different "
-            "initial_members; make them equal everywhere, empty this node's data folder and start it again"
+            "initial_members. If this node never took part: make them equal everywhere, empty its data folder and "
+            "start it again. Otherwise remove it from the cluster and join it under a new node id"
         )
     return Diverged(
         f"this node's log differs from the leader's at index {index}, where both should be the same; "

@@ -13,7 +13,15 @@ import structlog
 
 from holdfast.cluster.raft.chassis import Chassis
 from holdfast.cluster.raft.consensus import Role
-from holdfast.cluster.raft.elections import Campaign, Phase, grants_pre_vote, grants_vote, log_is_up_to_date
+from holdfast.cluster.raft.elections import (
+    Campaign,
+    Phase,
+    grants_pre_vote,
+    grants_vote,
+    log_is_up_to_date,
+    may_stand,
+    may_vote,
+)
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.leadership import Leadership
 from holdfast.cluster.raft.messages import Message, PreVote, PreVoteReply, TimeoutNow, Vote, VoteReply
@@ -59,6 +67,7 @@ class VotingNode(Chassis):
         self._stepped_s = clock()
         self._resumed_s = float("-inf")
         self._connected: set[str] = set()
+        self._told_of_new_disk = False
         self._outbox = Outbox(
             journal, run_job=run_job, clock=clock, deliver=self._deliver, on_synced=wake, on_failure=self._sync_failed
         )
@@ -186,10 +195,15 @@ class VotingNode(Chassis):
             return
         if self.role is Role.CANDIDATE:
             self.set_role(Role.FOLLOWER)
+        if not self._may_stand:
+            self._tell_of_new_disk()
+            for voter in self._other_voters():
+                self._send(voter, PreVote(0, 0, 0))
+            return
         self._campaign.begin(Phase.PRE_VOTE, self.term + 1)
         last = self.log.last
         for voter in self._other_voters():
-            self._send(voter, PreVote(self.term + 1, last.index, last.term, self._address))
+            self._send(voter, PreVote(self.term + 1, last.index, last.term, self._address, not self.log.founded))
         if self._campaign.granted(Phase.PRE_VOTE, self.term + 1, self.node_id, self.log.configurations.voters):
             self._stand(transfer=False)
 
@@ -197,12 +211,14 @@ class VotingNode(Chassis):
         """Stand for election in a new term. The own vote counts when it is durable, like any other."""
         self._put_off_election(self._clock())
         self.leader_id = ""
+        founding = not (self.log.founded or transfer)
+        self.log.vouch()
         self.set_role(Role.CANDIDATE)
         self.set_term(self.term + 1, self.node_id)
         self._campaign.begin(Phase.VOTE, self.term)
         last = self.log.last
         for voter in self._other_voters():
-            self._post(voter, Vote(self.term, last.index, last.term, transfer, self._address))
+            self._post(voter, Vote(self.term, last.index, last.term, transfer, self._address, founding))
         self._post(self.node_id, VoteReply(self.term, granted=True))
 
     def _drop_late_campaign(self) -> None:
@@ -210,6 +226,33 @@ class VotingNode(Chassis):
         stopped since, and the votes may have waited in a socket."""
         if self._clock() >= self.election_deadline_s:
             self._campaign.end()
+
+    @property
+    def _may_stand(self) -> bool:
+        log = self.log
+        return may_stand(vouched=log.vouched, founded=log.founded, last_index=log.last_index)
+
+    def _may_vote(self, message: PreVote | Vote) -> bool:
+        log = self.log
+        allowed = may_vote(
+            vouched=log.vouched, founded=log.founded, last_index=log.last_index, founding=message.founding
+        )
+        if not allowed:
+            self._tell_of_new_disk()
+        return allowed
+
+    def _tell_of_new_disk(self) -> None:
+        if not self._told_of_new_disk:
+            self._told_of_new_disk = True
+            _log.error(
+                "new_disk_does_not_vote",
+                member=self.node_id,
+                last_index=self.log.last_index,
+                advice="the cluster has a history, and this data folder is new: it gives no vote until a leader has "
+                "brought it up to date. If the folder of a member was replaced: remove this node from the cluster with "
+                "`holdfast operator raft remove-peer` and join the machine under a new node id; while no leader is "
+                "elected, start the other members first",
+            )
 
     @property
     def _address(self) -> str:
@@ -233,13 +276,15 @@ class VotingNode(Chassis):
         granted = grants_pre_vote(
             asked_term=message.term,
             own_term=self.term,
-            up_to_date=self._has_log_of(message),
+            up_to_date=self._has_log_of(message) and self._may_vote(message),
             leader_alive=self._leader_is_alive(self._clock()),
         )
         contacts = () if granted else self.log.configurations.current.contacts
-        self._send(node_id, PreVoteReply(self.term, message.term, granted, contacts))
+        self._send(node_id, PreVoteReply(self.term, message.term, granted, contacts, self.log.founded))
 
     def _on_pre_vote_reply(self, node_id: str, message: PreVoteReply) -> None:
+        if message.founded:
+            self.log.note_founded()
         if not message.granted:
             if message.term > self.term:
                 self._follow(message.term, "")
@@ -247,8 +292,10 @@ class VotingNode(Chassis):
             return
         self._drop_late_campaign()
         voters = self.log.configurations.voters
-        if message.asked_term == self.term + 1 and self._campaign.granted(
-            Phase.PRE_VOTE, message.asked_term, node_id, voters
+        if (
+            message.asked_term == self.term + 1
+            and self._may_stand
+            and self._campaign.granted(Phase.PRE_VOTE, message.asked_term, node_id, voters)
         ):
             self._stand(transfer=False)
 
@@ -263,9 +310,10 @@ class VotingNode(Chassis):
             own_term=self.term,
             voted_for=self.voted_for,
             candidate=node_id,
-            up_to_date=self._has_log_of(message),
+            up_to_date=self._has_log_of(message) and self._may_vote(message),
         )
         if granted:
+            self.log.vouch()
             self.set_term(self.term, node_id)
             self._campaign.end()
             self._put_off_election(self._clock())
@@ -283,7 +331,7 @@ class VotingNode(Chassis):
             self._lead()
 
     def _on_timeout_now(self, node_id: str, message: TimeoutNow) -> None:
-        if message.term == self.term and node_id == self.leader_id and self.is_voter:
+        if message.term == self.term and node_id == self.leader_id and self.is_voter and self.log.vouched:
             now_s = self._clock()
             # A request that waited while this process was stopped is read in its first moments.
             if self._disk_is_stalled(now_s) or now_s - self._resumed_s < 2 * self._timing.heartbeat_s:

@@ -95,7 +95,7 @@ class RecordingLinks:
 class Alone:
     """Machine "a" of a cluster whose other members are played by the test.
 
-    Syncs happen when the test says `sync()`, unless `auto_sync`.
+    Syncs happen when the test says `sync()`, unless `auto_sync`. fresh: its disk has lived through nothing yet.
     """
 
     def __init__(
@@ -108,6 +108,7 @@ class Alone:
         limits: Limits | None = None,
         auto_sync: bool = True,
         now_s: float = 1000.0,
+        fresh: bool = False,
     ) -> None:
         self.now_s = now_s
         self.auto_sync = auto_sync
@@ -119,9 +120,14 @@ class Alone:
         self.state_store = state_store or MemoryStore()
         self.changed: list[bytes] = []
         initial = membership.initial(members(cluster)) if node_id in cluster else None
+        journal = Journal(self.journal_store, initial=initial)
+        if not fresh and not journal.vouched:
+            journal.vouch()
+            journal.note_founded()
+            journal.sync()
         self.machine = HardenedRaft(
             node_id,
-            journal=Journal(self.journal_store, initial=initial),
+            journal=journal,
             machine=StateMachine(self.state_store),
             transport=self.transport,
             clock=lambda: self.now_s,
