@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 import yaml
 
+from holdfast.cluster.raft.timing import Limits
 from holdfast.server.durations import seconds
 
 CONFIG_BYTES_MAX = 1024 * 1024
@@ -127,6 +128,24 @@ class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.on_quorum_return == "peers" if self.share_with_peers is None else self.share_with_peers
 
 
+LOG_TAIL_MIN, LOG_TAIL_MAX = 100, 1_000_000
+"""The bounds of `raft.log_tail`. The log's entries are held in memory too."""
+
+
+class RaftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the node keeps its log.
+
+    log_tail: entries kept for members that were away. One that misses more is sent a snapshot of the whole state.
+    """
+
+    log_tail: int = 5000
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the consensus module."""
+        return Limits(log_tail=self.log_tail, trim_step=min(Limits.trim_step, self.log_tail))
+
+
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole node.yaml. Paths are absolute and `advertise` is filled in once `load` has returned it."""
 
@@ -137,6 +156,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cluster_name: str = "holdfast"
     metrics: MetricsConfig | None = None
     seal: SealSettings = SealSettings()
+    raft: RaftSettings = RaftSettings()
     log: LogConfig = LogConfig()
 
 
@@ -271,6 +291,8 @@ def _problems(given: NodeConfig, config: NodeConfig) -> list[tuple[str, str]]:
     for section, tls in (("api", config.api.tls), ("cluster", config.cluster.tls)):
         found += [(f"{section}.tls.{name}", "must not be empty") for name, value in _items(tls) if not value]
     found += _seal_problems(config.seal)
+    if not LOG_TAIL_MIN <= config.raft.log_tail <= LOG_TAIL_MAX:
+        found.append(("raft.log_tail", f"from {LOG_TAIL_MIN} to {LOG_TAIL_MAX} entries"))
     found += _address_problems(config)
     return found + _member_problems(config)
 

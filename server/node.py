@@ -56,6 +56,7 @@ from holdfast.server.streams import StreamCap
 from holdfast.server.sys_service import SysService
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.rocksdb import RocksStore
+from holdfast.storage.rockshome import RocksHome
 
 ENGINES: tuple[Callable[[], Engine], ...] = (KvEngine,)
 """The registry of secret engines: a new one is a line here."""
@@ -97,7 +98,7 @@ class Node:
             self._held.enter_context(DataFolder(data))
             journal = RocksStore.open(data / "journal")
             self._held.callback(journal.close)
-            state = RocksStore.open(data / "state")
+            state = RocksHome.open(data / "state")
             self._held.callback(state.close)
             undo.pop_all()
 
@@ -116,11 +117,12 @@ class Node:
             ),
             initial_members=_members(config),
             journal_store=journal,
-            state_store=state,
+            state=state,
             links=self._network,
             clock=sources.monotonic,
             rng=random.SystemRandom(),
             on_fatal=self._on_fatal,
+            limits=config.raft.limits,
         )
         self._consensus: Consensus = MeasuredConsensus(self._raft, self._metrics, sources.monotonic)
         self._seal = SealManager(

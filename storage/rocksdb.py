@@ -139,6 +139,14 @@ class RocksStore:
             self._sync_failed = True
             raise _error(self._path, error) from error
 
+    def flush(self) -> None:
+        """Write the memtable out as a table. Blocks; releases the GIL; may run in another thread."""
+        self._check_usable()
+        try:
+            self._database.flush()
+        except Exception as error:
+            raise _error(self._path, error) from error
+
     def checkpoint(self, path: str) -> None:
         """See Store. Writes out the memtable and links the tables; complete and durable once it has its name."""
         self._check_usable()

@@ -16,7 +16,7 @@ from pysyncobj.node import Node
 
 from holdfast.cluster.raft import membership
 from holdfast.cluster.raft.consensus import Role
-from holdfast.cluster.raft.entries import Entry, Kind, follow, join_batches
+from holdfast.cluster.raft.entries import Entry, Kind, Position, follow, join_batches
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.leadership import Leadership
 from holdfast.cluster.raft.membership import Configuration
@@ -29,20 +29,27 @@ from holdfast.cluster.raft.messages import (
     PreVoteReply,
     ReadIndex,
     ReadIndexReply,
+    SnapshotChunk,
+    SnapshotOffer,
+    SnapshotProgress,
     TimeoutNow,
     Vote,
     VoteReply,
 )
-from holdfast.cluster.raft.outbox import RunJob
+from holdfast.cluster.raft.outbox import Job, OnJobDone, RunJob
 from holdfast.cluster.raft.proposals import OnDone, Proposal, Proposals, not_leader, outcome_unknown
 from holdfast.cluster.raft.reads import Barrier, Barriers, OnBarrier
-from holdfast.cluster.raft.replica import accept
+from holdfast.cluster.raft.receiving import Receiving, SnapshotReceiver
+from holdfast.cluster.raft.replica import accept, reaches
+from holdfast.cluster.raft.sending import SnapshotSender
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.cluster.raft.timing import Limits, Timing
 from holdfast.cluster.raft.transport import LinksTransport
 from holdfast.cluster.raft.trimming import Trimmer
 from holdfast.cluster.raft.voting import VotingNode
 from holdfast.proto.errors import Conflict, Corruption, Diverged, Fatal, HoldfastError, NoLeader
+from holdfast.storage.home import StateHome
+from holdfast.storage.keys import KeyClass
 
 OnChangeDone = Callable[[int | HoldfastError], None]
 """Told the index of a membership change once it is applied, or why it failed."""
@@ -62,6 +69,7 @@ class HardenedRaft(VotingNode):
         *,
         journal: Journal,
         machine: StateMachine,
+        home: StateHome,
         transport: LinksTransport,
         clock: Callable[[], float],
         rng: random.Random,
@@ -72,6 +80,10 @@ class HardenedRaft(VotingNode):
         limits: Limits,
     ) -> None:
         self.machine = machine
+        self._home = home
+        self._jobs = 0
+        self._sender: SnapshotSender | None = None
+        self._run_uncounted = run_job
         self._on_applied = on_applied
         self.started_s = clock()
         self._quorum_contact_s = self.started_s
@@ -101,12 +113,19 @@ class HardenedRaft(VotingNode):
             TimeoutNow: self._on_timeout_now,
             ReadIndex: self._on_read_index,
             ReadIndexReply: self._on_read_index_reply,
+            SnapshotOffer: self._on_snapshot_offer,
+            SnapshotChunk: self._on_snapshot_chunk,
+            SnapshotProgress: self._on_snapshot_progress,
         }
         super().__init__(
             node_id, journal=journal, transport=transport, timing=timing, limits=limits,
-            clock=clock, rng=rng, run_job=run_job, wake=wake,
+            clock=clock, rng=rng, run_job=self._run_job, wake=wake,
         )  # fmt: skip
-        self._trimmer = Trimmer(journal, machine, limits, run_job=run_job, on_failure=self._sync_failed)
+        self._trimmer = Trimmer(journal, machine, limits, run_job=self._run_job, on_failure=self._sync_failed)
+        self._receiver = SnapshotReceiver(
+            home=home, run_job=self._run_job, send=self._send, term=lambda: self.term, wake=wake,
+            on_failure=self._sync_failed,
+        )  # fmt: skip
         self._reconcile()
         journal.configurations.on_change(self._members_changed)
         self._members_changed()
@@ -114,8 +133,15 @@ class HardenedRaft(VotingNode):
             self.election_deadline_s = clock()  # the only voter waits for nobody
 
     def _reconcile(self) -> None:
-        """The state machine may be behind the log (its writes are not synced) but must be a point on it."""
+        """The state machine may be behind the log (its writes are not synced) but must be a point on it. A snapshot's
+        install that was cut short is finished where the state has been exchanged, and forgotten where it has not."""
         applied = self.machine.applied
+        if self.log.announced is not None:
+            if applied == self.log.announced.at:
+                self.log.restart()
+            else:
+                self.log.give_up_restart()
+            self.log.sync()
         at = self.log.at(applied.index)
         if at is None or (at.term, at.digest) != (applied.term, applied.digest):
             raise Corruption(
@@ -124,6 +150,16 @@ class HardenedRaft(VotingNode):
                 "rebuild this node from its peers"
             )
         self.commit = self.applied = applied.index
+
+    def _run_job(self, job: Job, on_done: OnJobDone) -> None:
+        """Run a job in the worker, and know that it runs: the stores are exchanged only when nobody uses them."""
+        self._jobs += 1
+
+        def done(error: BaseException | None) -> None:
+            self._jobs -= 1
+            on_done(error)
+
+        self._run_uncounted(job, done)
 
     # Inputs
 
@@ -221,7 +257,11 @@ class HardenedRaft(VotingNode):
             self._drive_leadership(self.leadership, now_s, committed)
         self._ask_barriers(now_s)
         self._ask_for_proof(now_s)
-        self._trimmer.step()
+        ready = self._receiver.ready
+        if ready is not None:
+            self._install_snapshot(ready)
+        else:
+            self._trimmer.step()
         self._outbox.flush()
 
     def _check_quorum(self, now_s: float) -> None:
@@ -242,6 +282,9 @@ class HardenedRaft(VotingNode):
         self._promote_learners(leadership, now_s)
         self._hand_over_if_ineligible(leadership, now_s)
         leadership.drive_transfer(now_s)
+        if self._sender is not None:
+            self._sender.step(leadership.progress, now_s)
+            leadership.held_from = self._sender.holds_from
         if self._appended or leadership.broadcast_due(now_s):
             self._appended = False
             leadership.broadcast(now_s)
@@ -263,6 +306,12 @@ class HardenedRaft(VotingNode):
 
     def _leadership_began(self, leadership: Leadership) -> None:
         leadership.follow_members(self._member_ids(), self._connected, self._votes_sent_s)
+        self._receiver.drop()
+        self._sender = SnapshotSender(
+            term=self.term, home=self._home, machine=self.machine, journal=self.log, timing=self._timing,
+            limits=self._limits, rng=self._rng, run_job=self._run_job, send=self._send, wake=self._wake,
+            on_failure=self._sync_failed,
+        )  # fmt: skip
         self._forget_contacts()
 
     def _SyncObj__onBecomeLeader(self) -> None:  # noqa: N802
@@ -279,6 +328,9 @@ class HardenedRaft(VotingNode):
             on_done(outcome_unknown())
         self._quorum_contact_s = max(self._quorum_contact_s, ended.quorum_contact_s(self._clock()))
         ended.rounds.abandon()
+        if self._sender is not None:
+            sender, self._sender = self._sender, None
+            sender.end()
         self.proposals.leadership_lost(self.leader_id)
 
     def _advance_commit(self, leadership: Leadership) -> None:
@@ -501,7 +553,7 @@ class HardenedRaft(VotingNode):
         """Apply a chunk of what is committed and durable here. Never beyond the synced log, so that after a crash the
         state is always a point on it."""
         until = min(self.commit, self.log.synced)
-        if self.applied >= until:
+        if self.applied >= until or (self._sender is not None and self._sender.copying):
             return
         count = min(until - self.applied, self._limits.apply_entries)
         entries = self.log.between(self.applied + 1, count=count, bytes_max=self._limits.apply_bytes)
@@ -528,6 +580,63 @@ class HardenedRaft(VotingNode):
         self._members_changed()
         if on_done is not None:
             on_done(entry.index)
+
+    # Snapshots
+
+    def _on_snapshot_offer(self, node_id: str, message: SnapshotOffer) -> None:
+        if not self._from_leader(node_id, message.term):
+            self._send(node_id, SnapshotProgress(self.term, message.id, message.attempt, 0))
+        elif not self._needs_no_snapshot(message.at):
+            self._receiver.offered(node_id, message)
+
+    def _on_snapshot_chunk(self, node_id: str, message: SnapshotChunk) -> None:
+        if not self._from_leader(node_id, message.term):
+            self._send(node_id, SnapshotProgress(self.term, message.id, 0, 0))
+        else:
+            self._receiver.received(node_id, message)
+
+    def _on_snapshot_progress(self, node_id: str, message: SnapshotProgress) -> None:
+        if message.term > self.term:
+            self._follow(message.term, "")
+        elif self._sender is not None and message.term == self.term:
+            self._sender.progressed(node_id, message, self._clock())
+
+    def _needs_no_snapshot(self, at: Position) -> bool:
+        """Whether the own log leads to a snapshot's position. What a snapshot holds is committed; that moves the own
+        commit index only where the digests show that both logs are the same up to there."""
+        if at.index <= self.commit:
+            return True
+        if reaches(self.log, at):
+            self.commit = at.index
+            self._wake()
+            return True
+        return False
+
+    def _install_snapshot(self, ready: Receiving) -> None:
+        """Exchange the state and begin the log anew, unless the log has overtaken the snapshot. A crash between any two
+        steps leaves something that `_reconcile` understands."""
+        at = ready.restart.at
+        if self._needs_no_snapshot(at):
+            self._receiver.drop()
+            return
+        if self._jobs:
+            return
+        self._follow(self.term, self.leader_id)
+        self._campaign.end()
+        changed = set(self.machine.keys(KeyClass.CLUSTER.value))
+        self.log.announce_restart(ready.restart)
+        self.log.sync()
+        self._home.install(ready.reception)
+        self.machine.adopt(self._home.store)
+        assert self.machine.applied == at, "the snapshot was looked into when it had come"
+        self.commit = self.applied = at.index
+        self.log.restart()
+        self.log.sync()
+        self._receiver.installed()
+        _log.info("snapshot_installed", index=at.index, term=at.term)
+        changed.update(self.machine.keys(KeyClass.CLUSTER.value))
+        self._on_applied(at.index, sorted(changed))
+        self.barriers.applied(self.applied)
 
     # Reading
 

@@ -3,6 +3,7 @@
     "l" index (8 bytes, big-endian) -> Entry
     "m"                             -> format, term, vote, the base, the last index, and what the disk has lived through
     "c"                             -> the configuration in effect at the base (`membership.Step`)
+    "i"                             -> while a snapshot is being installed: where the log will begin (`Restart`)
 
 The *base* is the position below the first entry: index 0 in a new log, later the last entry that was trimmed or that a
 snapshot covered. All entries above it are also held in memory.
@@ -40,6 +41,7 @@ _LOG = b"l"
 _LOG_END = b"m"
 _META = b"m"
 _CONFIGURATION = b"c"
+_RESTART = b"i"
 
 
 class _Meta(msgspec.Struct, frozen=True, array_like=True):
@@ -50,6 +52,13 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
     last_index: int
     vouched: bool = True
     founded: bool = True
+
+
+class Restart(msgspec.Struct, frozen=True, array_like=True):
+    """Where a log begins anew: the position of a snapshot, and the configuration in effect there."""
+
+    at: Position
+    members: Step
 
 
 def _key(index: int) -> bytes:
@@ -79,6 +88,7 @@ class Journal(JournalInterface):
         # By position: the payload bytes up to and with the entry, counted from where this object began.
         self._ends: list[int] = []
         self._trimmed_bytes = 0
+        self._restart: Restart | None = None
         self.stamp: Callable[[], int] = lambda: self.last.cluster_time_ms
         stored = store.get(_META)
         if stored is None:
@@ -99,7 +109,9 @@ class Journal(JournalInterface):
         self.sync()
 
     def _load(self, stored: bytes) -> None:
+        restart = self._store.get(_RESTART)
         try:
+            self._restart = None if restart is None else msgspec.msgpack.decode(restart, type=Restart)
             meta = msgspec.msgpack.decode(stored, type=_Meta)
             configuration = self._store.get(_CONFIGURATION)
             step = Step() if configuration is None else msgspec.msgpack.decode(configuration, type=Step)
@@ -269,6 +281,42 @@ class Journal(JournalInterface):
         """The cluster has committed something."""
         if not self._founded:
             self._founded = self._meta_changed = True
+
+    # A snapshot takes the place of state and log, which are two stores: `announce_restart` (synced) comes before the
+    # state is exchanged and `restart` after it, so that a start in between knows which of the two it finds.
+
+    @property
+    def announced(self) -> Restart | None:
+        """The restart that was announced and neither done nor given up."""
+        return self._restart
+
+    def announce_restart(self, restart: Restart) -> None:
+        """The state is about to be exchanged. In effect after the next sync."""
+        self._restart = restart
+        self._deletes.pop(_RESTART, None)
+        self._puts[_RESTART] = msgspec.msgpack.encode(restart)
+
+    def give_up_restart(self) -> None:
+        """The state was not exchanged."""
+        self._restart = None
+        self._puts.pop(_RESTART, None)
+        self._deletes[_RESTART] = None
+
+    def restart(self) -> None:
+        """The state was exchanged: the log begins anew, as announced. What it held is gone."""
+        restart = self._restart
+        assert restart is not None, "a restart is announced first"
+        assert self._in_flight is None, "no sync is under way"
+        for entry in self._entries:
+            self._forget(entry.index)
+        self._entries.clear()
+        self._ends.clear()
+        self._base = restart.at
+        self._synced = restart.at.index
+        self._puts[_CONFIGURATION] = msgspec.msgpack.encode(restart.members)
+        self._meta_changed = True
+        self.give_up_restart()
+        self.configurations.reset(restart.members)
 
     # Durability
 

@@ -60,6 +60,9 @@ class Leadership:
         self.commit = 0
         self.progress: dict[str, Progress] = {}
         self.rounds = ReadRounds()
+        self.held_from: int | None = None
+        """The log is kept from above this index on, for a snapshot that is being sent."""
+        self._round_s = now_s
 
     def cluster_time_ms(self, now_s: float) -> int:
         """The stamp for an entry appended now: never falls, and owes nothing to wall clocks."""
@@ -106,8 +109,22 @@ class Leadership:
         self.rounds.echoed(self._majority(self._stamp, lambda progress: progress.stamp))
 
     def trim_index(self) -> int:
-        """The highest index that every member has durably."""
-        return min([self._journal.synced, *(progress.match for progress in self.progress.values())])
+        """The highest index that every member has durably which keeps up; the others will need a snapshot."""
+        held = [progress.match for progress in self.progress.values() if self._keeps_up(progress)]
+        return min([self._journal.synced, *held, *([] if self.held_from is None else [self.held_from])])
+
+    def _keeps_up(self, progress: Progress) -> bool:
+        """Whether the log is kept for a member: it was heard not long ago (or is new) and is not too far behind."""
+        if progress.needs_snapshot or progress.contact_s < self._round_s - self._timing.away_s:
+            return False
+        last = self._journal.last_index
+        if progress.match == 0:
+            return True  # not known yet
+        return (
+            progress.match >= self._journal.base.index
+            and last - progress.match <= self._limits.log_lag
+            and self._journal.size_between(progress.match, last) <= self._limits.log_lag_bytes
+        )
 
     # Replication
 
@@ -122,6 +139,7 @@ class Leadership:
 
     def broadcast(self, now_s: float) -> None:
         """Begin a round: send every connected member what it misses, or a heartbeat."""
+        self._round_s = now_s
         self._stamp = max(self._stamp + 1, int(now_s * _STAMPS_PER_S))
         self._heartbeat_due_s = now_s + self._timing.heartbeat_s
         if self.read_ready:
@@ -181,13 +199,13 @@ class Leadership:
         )
 
     def _without_log(self, node_id: str) -> Entry | Position:
-        """The member needs entries that were trimmed. This is where a snapshot is to be sent; without one, the member
+        """The member needs entries that were trimmed, and will be sent a snapshot (`sending.py`). Until it has that, it
         is only kept in contact (the position sent is one that it cannot have)."""
         progress = self.progress[node_id]
         if not progress.needs_snapshot:
             progress.needs_snapshot = True
-            _log.error(
-                "member_needs_trimmed_log",
+            _log.info(
+                "member_needs_snapshot",
                 member=node_id,
                 needs_index=progress.next,
                 first_index=self._journal.base.index + 1,

@@ -131,6 +131,12 @@ class ConfigurationHistory:
             self._refresh()
             self._on_change()
 
+    def reset(self, base: Step) -> None:
+        """The log begins anew at a snapshot, in whose configuration it stood."""
+        self._steps = [base]
+        self._refresh()
+        self._on_change()
+
     def compact(self, to_index: int) -> None:
         """The log lost its entries up to `to_index`. What is in effect does not change."""
         self._steps = [self.at(to_index), *(step for step in self._steps if step.index > to_index)]

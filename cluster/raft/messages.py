@@ -10,8 +10,8 @@ from typing import Annotated
 
 import msgspec
 
-from holdfast.cluster.raft.entries import Count, Digest, Entry
-from holdfast.cluster.raft.membership import MEMBERS_MAX
+from holdfast.cluster.raft.entries import Count, Digest, Entry, Position
+from holdfast.cluster.raft.membership import MEMBERS_MAX, Step
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """The largest message, in bytes."""
@@ -23,6 +23,17 @@ Name = Annotated[str, msgspec.Meta(max_length=512)]
 
 Contacts = Annotated[tuple[tuple[Name, Name], ...], msgspec.Meta(max_length=MEMBERS_MAX)]
 """Node ids and cluster addresses."""
+
+
+SNAPSHOT_FILES_MAX = 65_536
+"""The most files in a snapshot."""
+
+SNAPSHOT_CHUNK_BYTES_MAX = 1024 * 1024
+"""The largest chunk of a snapshot, in bytes."""
+
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Sha256 = Annotated[bytes, msgspec.Meta(max_length=32)]
+SnapshotId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class MalformedMessage(ValueError):
@@ -143,8 +154,57 @@ class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=Fa
     index: Count | None
 
 
+class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """The leader has a snapshot for a member that needs trimmed entries. Sent again, with the next `attempt`, whenever
+    the transfer makes no progress; the answer says where to go on.
+
+    at, members: the state's position and the configuration in effect there.
+    files: names and sizes; the snapshot is their contents, one behind the other.
+    """
+
+    term: Count
+    id: SnapshotId
+    attempt: Count
+    at: Position
+    members: Step
+    files: Annotated[tuple[tuple[FileName, Count], ...], msgspec.Meta(max_length=SNAPSHOT_FILES_MAX)]
+
+
+class SnapshotChunk(msgspec.Struct, frozen=True, array_like=True, tag=21, gc=False):
+    """A part of the snapshot. check: CRC-32 of offset and data. digest: with the last part, the SHA-256 over names,
+    sizes and contents of all files; empty otherwise."""
+
+    term: Count
+    id: SnapshotId
+    offset: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=SNAPSHOT_CHUNK_BYTES_MAX)]
+    check: Count
+    digest: Sha256 = b""
+
+
+class SnapshotProgress(msgspec.Struct, frozen=True, array_like=True, tag=22, gc=False):
+    """How much of the snapshot the member has. attempt: of the latest offer it has seen."""
+
+    term: Count
+    id: SnapshotId
+    attempt: Count
+    have: Count
+
+
 Message = (
-    PreVote | PreVoteReply | Vote | VoteReply | Append | AppendReply | Commit | TimeoutNow | ReadIndex | ReadIndexReply
+    PreVote
+    | PreVoteReply
+    | Vote
+    | VoteReply
+    | Append
+    | AppendReply
+    | Commit
+    | TimeoutNow
+    | ReadIndex
+    | ReadIndexReply
+    | SnapshotOffer
+    | SnapshotChunk
+    | SnapshotProgress
 )
 
 _ENCODER = msgspec.msgpack.Encoder()

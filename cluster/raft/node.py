@@ -42,6 +42,7 @@ from holdfast.proto.errors import (
     Unavailable,
 )
 from holdfast.storage.batch import Batch, Record
+from holdfast.storage.home import StateHome
 from holdfast.storage.listing import children
 from holdfast.storage.store import Store
 
@@ -63,7 +64,7 @@ class RaftNode:
         member: Member,
         initial_members: Sequence[Member],
         journal_store: Store,
-        state_store: Store,
+        state: StateHome,
         links: Links,
         clock: Callable[[], float],
         rng: random.Random,
@@ -74,7 +75,7 @@ class RaftNode:
         self._member = member
         self._initial_members = initial_members
         self._journal_store = journal_store
-        self._state_store = state_store
+        self._state = state
         self._links = links
         self._clock = clock
         self._rng = rng
@@ -103,7 +104,8 @@ class RaftNode:
         self._machine = HardenedRaft(
             self._member.node_id,
             journal=Journal(self._journal_store, initial=self._initial_configuration()),
-            machine=StateMachine(self._state_store),
+            machine=StateMachine(self._state.store),
+            home=self._state,
             transport=transport,
             clock=self._clock,
             rng=self._rng,
@@ -274,7 +276,7 @@ class RaftNode:
     async def children(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bool, bool]]:
         """See Consensus."""
         self._running()
-        return children(self._state_store, DATA, prefix, after, limit)
+        return children(self._state.store, DATA, prefix, after, limit)
 
     async def duplicate_of(self, request_key: bytes) -> bytes | None:
         """See Consensus."""
@@ -338,7 +340,7 @@ class RaftNode:
 
     async def add_member(self, member: Member, *, timeout_s: float) -> int:
         """See Consensus. The member joins as a learner; one with `voter` set is promoted when it has caught up.
-        Raises FailedPrecondition when the log no longer reaches back to its beginning (a snapshot would be needed)."""
+        It is sent a snapshot when the log no longer reaches back to its beginning."""
 
         def change(configuration: Configuration) -> Configuration:
             if configuration.member(member.node_id) is not None:
@@ -347,10 +349,6 @@ class RaftNode:
                 raise FailedPrecondition(f"the cluster has {membership.MEMBERS_MAX} members, which is the most it can")
             return configuration.with_learner(member)
 
-        if self._running().log.base.index > 0:
-            raise FailedPrecondition(
-                "the beginning of the log has been trimmed, and this build cannot send a new member a snapshot instead"
-            )
         if not (member.node_id and member.cluster_address):
             raise InvalidArgument("a member needs a node id and a cluster address", field="member")
         return await self._change_members(change, timeout_s)

@@ -47,6 +47,16 @@ def accept(journal: Journal, commit: int, message: Append) -> Verdict:
     return Verdict(accepted=True, index=max(message.prev_index + len(message.entries), journal.base.index))
 
 
+def reaches(journal: Journal, at: Position) -> bool:
+    """Whether the log is the same as the log that a snapshot stands for, up to its position. Raises Diverged."""
+    mine = journal.at(at.index)
+    if mine is None or mine.term != at.term:
+        return False
+    if mine.digest != at.digest:
+        raise _diverged(at.index)
+    return True
+
+
 def _first_fresh(journal: Journal, commit: int, entries: tuple[Entry, ...]) -> int:
     """How many of the entries the log has already. Raises Diverged when one conflicts with what is committed."""
     for offset, entry in enumerate(entries):

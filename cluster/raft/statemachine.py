@@ -23,6 +23,7 @@ from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Outc
 from holdfast.cluster.raft.entries import DIGEST_BYTES, ORIGIN_DIGEST, Entry, Kind, Position, split_batches
 from holdfast.proto.errors import Corruption, Fatal
 from holdfast.storage.batch import Batch, Record
+from holdfast.storage.keys import successor
 from holdfast.storage.store import Store
 
 REQUEST_WINDOW_MS = 120_000
@@ -64,6 +65,10 @@ class StateMachine:
     """Applies entries to a store. Raises Fatal when an entry cannot be applied: replicas that carry on would differ."""
 
     def __init__(self, store: Store) -> None:
+        self.adopt(store)
+
+    def adopt(self, store: Store) -> None:
+        """Go on with another store, as it stands."""
         self._store = store
         stored = store.get(_META)
         try:
@@ -74,6 +79,11 @@ class StateMachine:
             raise Corruption(f"the state has format {self._meta.format}; this build reads format {FORMAT}")
         if stored is None and store.seek(b"") is not None:
             raise Corruption("the state has records but no header; rebuild this node from its peers")
+
+    @property
+    def store(self) -> Store:
+        """The store in use."""
+        return self._store
 
     @property
     def applied(self) -> Position:
@@ -89,6 +99,11 @@ class StateMachine:
         """The record under a physical key."""
         stored = self._store.get(DATA + key)
         return None if stored is None else Record(stored[8:], _U64.unpack_from(stored)[0])
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """The physical keys that begin with a prefix."""
+        end = successor(DATA + prefix)
+        return [key[len(DATA) :] for key, _ in self._store.scan(DATA + prefix, end)]
 
     def duplicate_of(self, request_key: bytes) -> bytes | None:
         """The recorded response of a request id that is still remembered."""

@@ -20,6 +20,10 @@ class Timing:
     transfer_backoff_s: how long an ineligible leader takes proposals again between two attempts to hand over.
     disk_stall_s: a leader whose sync takes longer steps down: it can acknowledge nothing.
     stop_s: how long a node that stops waits for a sync under way.
+    snapshot_bytes_per_s: how fast a snapshot is sent at most, so that writes hardly notice it.
+    snapshot_retry_s: a snapshot that makes no progress for this long is offered again.
+    snapshot_keep_s: how long a snapshot is kept for members that lost their session while it was sent.
+    away_s: a member that was not heard for this long does not keep the log from being trimmed.
     tick_s: the timer that drives the machine when nothing else does.
     """
 
@@ -31,6 +35,10 @@ class Timing:
     transfer_backoff_s: float = 0.5
     disk_stall_s: float = 2.0
     stop_s: float = 10.0
+    snapshot_bytes_per_s: int = 16 * MIB
+    snapshot_retry_s: float = 1.0
+    snapshot_keep_s: float = 20.0
+    away_s: float = 5.0
     tick_s: float = 0.01
 
 
@@ -50,6 +58,9 @@ class Limits:
         no more than so much payload. (The log is held in memory too.)
     trim_step, trim_step_bytes: a trim waits until it can remove so many entries, or so much payload.
     trim_max: the most entries one trim removes.
+    log_lag, log_lag_bytes: a member further behind than this does not keep the log from being trimmed; it is sent a
+        snapshot.
+    snapshot_chunk_bytes: of one message. snapshot_window_bytes: sent and not yet acknowledged.
     """
 
     queue_count: int = 8192
@@ -66,6 +77,10 @@ class Limits:
     tick_bytes: int = 4 * MIB
     log_tail: int = 5000
     log_tail_bytes: int = 64 * MIB
+    log_lag: int = 100_000
+    log_lag_bytes: int = 256 * MIB
+    snapshot_chunk_bytes: int = 256 * KIB
+    snapshot_window_bytes: int = 2 * MIB
     trim_step: int = 1000
     trim_step_bytes: int = 16 * MIB
     trim_max: int = 10000

@@ -13,6 +13,7 @@ from holdfast.cluster.raft.consensus import Applied, Outcome, Role
 from holdfast.cluster.raft.timing import Limits
 from holdfast.proto.errors import HoldfastError
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.memoryhome import MemoryHome
 
 SEEDS = range(8)
 
@@ -63,7 +64,7 @@ def test_a_replaced_disk_elects_nobody_who_lacks_what_was_acknowledged(seed: int
     write(world, b"acknowledged")
     world.crash(replaced)
     world.crash(leader.node_id)
-    world.stores[replaced] = (MemoryStore(), MemoryStore())
+    world.stores[replaced] = (MemoryStore(), MemoryHome())
     world.blocked.clear()
     world.start(replaced)
     for _ in range(3):
@@ -128,7 +129,7 @@ def test_a_world_in_which_a_disk_is_replaced_now_and_then_loses_nothing(seed: in
         victim = world.random.choice("abcde")
         world.crash(victim)
         other = world.random.choice([node_id for node_id in "abcde" if node_id != victim])
-        world.stores[victim] = (MemoryStore(), MemoryStore())
+        world.stores[victim] = (MemoryStore(), MemoryHome())
         world.crash(other)
         world.start(victim)
         world.run(2.0 * world.random.random())

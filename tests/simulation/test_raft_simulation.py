@@ -52,3 +52,14 @@ def test_the_simulation_does_not_idle() -> None:
     story.play(seconds=4.0)
     assert sum(write.acknowledged is not None for write in story.writes) > 20
     assert story.reads > 20
+
+
+def test_the_simulation_installs_snapshots_and_dies_in_the_middle() -> None:
+    steps = deaths = 0
+    for seed in range(16):
+        story = Story(seed)
+        story.play(seconds=6.0)
+        steps += story.world.installs
+        deaths += story.world.deaths_in_install
+    assert steps > 10
+    assert deaths > 0

@@ -12,9 +12,10 @@ from support.raft_rig import members
 from holdfast.cluster.peer.links import OnMessage, OnSession
 from holdfast.cluster.raft.consensus import Member
 from holdfast.cluster.raft.node import RaftNode
-from holdfast.cluster.raft.timing import Limits
+from holdfast.cluster.raft.timing import Limits, Timing
 from holdfast.proto.errors import Fatal, Unavailable
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.memoryhome import MemoryHome
 
 DEADLINE_S = 30.0
 
@@ -99,27 +100,29 @@ class LoopNetwork:
 class LoopCluster:
     """A cluster whose nodes are named by letters."""
 
-    def __init__(self, initial: str, *, limits: Limits | None = None) -> None:
+    def __init__(self, initial: str, *, limits: Limits | None = None, timing: Timing | None = None) -> None:
         self.initial = members(initial)
         self.limits = limits
+        self.timing = timing
         self.network = LoopNetwork()
-        self.stores: dict[str, tuple[MemoryStore, MemoryStore]] = {}
+        self.stores: dict[str, tuple[MemoryStore, MemoryHome]] = {}
         self.nodes: dict[str, RaftNode] = {}
         self.fatal: dict[str, Fatal] = {}
 
     async def start(self, node_id: str, *, initial: tuple[Member, ...] | None = None) -> RaftNode:
         """Start a node, on the stores it had before if it ran before."""
-        journal_store, state_store = self.stores.setdefault(node_id, (MemoryStore(), MemoryStore()))
+        journal_store, state = self.stores.setdefault(node_id, (MemoryStore(), MemoryHome()))
         node = RaftNode(
             member=members(node_id)[0],
             initial_members=self.initial if initial is None else initial,
             journal_store=journal_store,
-            state_store=state_store,
+            state=state,
             links=LoopLinks(self.network, node_id),
             clock=time.monotonic,
             rng=random.Random(node_id),
             on_fatal=lambda error: self.fatal.__setitem__(node_id, error),
             limits=self.limits,
+            timing=self.timing,
         )
         node.set_eligible(eligible=True)
         self.nodes[node_id] = node
@@ -135,8 +138,8 @@ class LoopCluster:
         node = self.nodes.pop(node_id)
         self.network.gone(node_id)
         await node.stop()
-        journal_store, state_store = self.stores[node_id]
-        self.stores[node_id] = (journal_store.crash(), state_store.crash())
+        journal_store, state = self.stores[node_id]
+        self.stores[node_id] = (journal_store.crash(), state.crash())
 
     async def stop(self) -> None:
         for node in self.nodes.values():

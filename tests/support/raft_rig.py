@@ -28,6 +28,7 @@ from holdfast.cluster.raft.transport import LinksTransport
 from holdfast.proto.errors import HoldfastError
 from holdfast.storage.batch import Batch, Precondition, Put, RequestRecord
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.memoryhome import MemoryHome
 
 M = TypeVar("M")
 
@@ -118,6 +119,7 @@ class Alone:
         self.transport = LinksTransport(self.links)
         self.journal_store = journal_store or MemoryStore()
         self.state_store = state_store or MemoryStore()
+        self.home = MemoryHome(self.state_store)
         self.changed: list[bytes] = []
         initial = membership.initial(members(cluster)) if node_id in cluster else None
         journal = Journal(self.journal_store, initial=initial)
@@ -129,6 +131,7 @@ class Alone:
             node_id,
             journal=journal,
             machine=StateMachine(self.state_store),
+            home=self.home,
             transport=self.transport,
             clock=lambda: self.now_s,
             rng=random.Random(7),
@@ -143,11 +146,15 @@ class Alone:
             self.transport.connected(peer)
 
     def _run_job(self, job: Job, on_done: OnJobDone) -> None:
-        if self.auto_sync:
-            job()
-            on_done(None)
-        else:
+        if not self.auto_sync:
             self.jobs.append((job, on_done))
+            return
+        try:
+            job()
+        except HoldfastError as error:
+            on_done(error)
+        else:
+            on_done(None)
 
     def sync(self) -> None:
         """Let the disk finish everything it has been given."""
@@ -187,7 +194,7 @@ class Alone:
         """The node after a loss of power."""
         return Alone(
             journal_store=self.journal_store.crash(unsynced_kept=journal_kept),
-            state_store=self.state_store.crash(unsynced_kept=state_kept),
+            state_store=self.home.store.crash(unsynced_kept=state_kept),
             now_s=self.now_s,
             **options,
         )

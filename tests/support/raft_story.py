@@ -21,9 +21,9 @@ from holdfast.storage.batch import Batch
 
 KEYS = (b"k0", b"k1", b"k2")
 SMALL = Limits(
-    log_tail=8, trim_step=5, trim_max=40, group_count=4, append_bytes=200, window_messages=4, apply_entries=3
+    log_tail=8, log_lag=20, trim_step=5, trim_max=40, group_count=4, append_bytes=200, window_messages=4,
+    apply_entries=3, snapshot_chunk_bytes=500, snapshot_window_bytes=2000,
 )  # fmt: skip
-UNTRIMMED = Limits(group_count=4, append_bytes=200, window_messages=4, apply_entries=3)
 
 
 @dataclass
@@ -44,9 +44,7 @@ class Story:
     def __init__(self, seed: int) -> None:
         joins = seed % 4 == 3
         initial = "abcde" if seed % 4 == 1 else "abc"
-        self.world = World(
-            seed, initial=initial, pool="abcde" if joins else initial, limits=UNTRIMMED if joins else SMALL
-        )
+        self.world = World(seed, initial=initial, pool="abcde" if joins else initial, limits=SMALL)
         self.random = self.world.random
         self.joins = joins
         self.writes: list[Write] = []
@@ -128,7 +126,7 @@ class Story:
         faults = [
             self._crash, self._crash, self._crash_all, self._start, self._start, self._partition, self._partition,
             self._one_way, self._heal, self._heal, self._pause, self._bad_network, self._good_network, self._slow_disk,
-            self._transfer, self._eligibility,
+            self._transfer, self._eligibility, self._long_absence, self._long_absence,
         ]  # fmt: skip
         self.random.choice([*faults, self._change_members, self._change_members] if self.joins else faults)()
         self.world.check_logs()
@@ -177,6 +175,17 @@ class Story:
 
     def _heal(self) -> None:
         self.world.blocked.clear()
+
+    def _long_absence(self) -> None:
+        """Long enough for the others to trim what the member misses."""
+        victim = self._victim()
+        if victim in self.world.processes:
+            self.world.crash(victim)
+            self.world.after(0.8, lambda: self._return(victim))
+
+    def _return(self, node_id: str) -> None:
+        if node_id not in self.world.processes:
+            self.world.start(node_id)
 
     def _pause(self) -> None:
         victim = self._victim()
@@ -228,10 +237,12 @@ class Story:
 
     def play(self, *, seconds: float) -> None:
         """Let it all happen, heal, and check. Raises Violation."""
+        self.world.death_in_install = 0.5
         self.world.after(0.5, self._client)
         self.world.after(1.0, self._fault)
         self.world.run(seconds)
         self.trouble = False
+        self.world.death_in_install = 0.0
         self._heal()
         self._good_network()
         self.world.disk_delay_s = 0.0005

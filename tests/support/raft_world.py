@@ -25,10 +25,15 @@ from holdfast.cluster.raft.timing import Limits, Timing
 from holdfast.cluster.raft.transport import LinksTransport
 from holdfast.proto.errors import OutcomeUnknown
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.memoryhome import MemoryHome
 
 
 class Violation(AssertionError):
     """A promise was broken."""
+
+
+class Died(BaseException):
+    """The process lost its power in the middle of a step."""
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Process:
     paused_until_s: float = 0.0
     tick_scheduled: bool = False
     alive: bool = True
+    worker_free_s: float = 0.0
 
 
 class WatchedMachine(StateMachine):
@@ -104,12 +110,15 @@ class World:
         self.initial = initial
         self.pool = pool
         self.limits = limits
-        self.timing = Timing()
+        self.timing = Timing(snapshot_bytes_per_s=60_000, snapshot_retry_s=0.15, snapshot_keep_s=1.0, away_s=0.4)
         self.chance = Chance()
+        self.death_in_install = 0.0
+        self.installs = 0
+        self.deaths_in_install = 0
         self.blocked: set[tuple[str, str]] = set()
         self.disk_delay_s = 0.0005
         self.processes: dict[str, Process] = {}
-        self.stores = {node_id: (MemoryStore(), MemoryStore()) for node_id in pool}
+        self.stores = {node_id: (MemoryStore(), MemoryHome()) for node_id in pool}
         self.applied: dict[int, tuple[Entry, list[Outcome]]] = {}
         self.leaders: dict[int, str] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -140,7 +149,7 @@ class World:
 
     def start(self, node_id: str) -> None:
         """Start a node on whatever its disk holds."""
-        journal_store, state_store = self.stores[node_id]
+        journal_store, home = self.stores[node_id]
         links = WorldLinks(self, node_id)
         transport = LinksTransport(links)
         known = membership.initial(members(self.initial)) if node_id in self.initial else None
@@ -148,7 +157,8 @@ class World:
         machine = HardenedRaft(
             node_id,
             journal=Journal(journal_store, initial=known),
-            machine=WatchedMachine(self, state_store),
+            machine=WatchedMachine(self, home.store),
+            home=home,
             transport=transport,
             clock=lambda: self.now_s,
             rng=random.Random(self.random.getrandbits(32)),
@@ -160,6 +170,7 @@ class World:
         )
         machine.eligible = True
         process = Process(node_id, machine, transport)
+        home.on_step = lambda _step: self._install_step()
         box.append(process)
         links.attach(process)
         self.processes[node_id] = process
@@ -172,11 +183,18 @@ class World:
         process.machine.fail_all(lambda: OutcomeUnknown("the process ended"))
         for peer in sorted(self.processes):
             self._session_down(process.node_id, peer)
-        journal_store, state_store = self.stores[node_id]
+        journal_store, home = self.stores[node_id]
         self.stores[node_id] = (
             journal_store.crash(unsynced_kept=self.random.randint(0, journal_store.unsynced_writes)),
-            state_store.crash(unsynced_kept=self.random.randint(0, state_store.unsynced_writes)),
+            home.crash(unsynced_kept=self.random.randint(0, home.store.unsynced_writes)),
         )
+
+    def _install_step(self) -> None:
+        """Between the steps of an install the power may go."""
+        self.installs += 1
+        if self.random.random() < self.death_in_install:
+            self.deaths_in_install += 1
+            raise Died
 
     def pause(self, node_id: str, seconds: float) -> None:
         """Stop the process for a while, as SIGSTOP does."""
@@ -189,7 +207,11 @@ class World:
         if process.paused_until_s > self.now_s:
             self.after(process.paused_until_s - self.now_s, lambda: self.guard(process, step))
             return
-        step()
+        try:
+            step()
+        except Died:
+            self.crash(process.node_id)
+            return
         self._look(process)
 
     def _timer(self, process: Process) -> None:
@@ -207,12 +229,16 @@ class World:
         self.guard(process, process.machine.doTick)
 
     def _run_job(self, process: Process, job: Job, on_done: OnJobDone) -> None:
+        """One worker for each process: jobs end in the order in which they came."""
+
         def work() -> None:
             if process.alive:
                 job()
                 self.guard(process, lambda: on_done(None))
 
-        self.after(self.disk_delay_s * (0.2 + 1.6 * self.random.random()), work)
+        begins_s = max(self.now_s, process.worker_free_s)
+        process.worker_free_s = begins_s + self.disk_delay_s * (0.2 + 1.6 * self.random.random())
+        self.after(process.worker_free_s - self.now_s, work)
 
     # Network
 

@@ -39,6 +39,7 @@ from holdfast.proto.errors import (
     Unavailable,
 )
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.memoryhome import MemoryHome
 
 WAIT_S = 20.0
 
@@ -487,7 +488,7 @@ def test_stop_does_not_wait_for_a_hung_disk_for_ever() -> None:
     async def play() -> None:
         store, fatal = HangingStore(), list[Fatal]()
         node = RaftNode(
-            member=member("a"), initial_members=members("a"), journal_store=store, state_store=MemoryStore(),
+            member=member("a"), initial_members=members("a"), journal_store=store, state=MemoryHome(),
             links=LoopLinks(LoopNetwork(), "a"), clock=time.monotonic, rng=random.Random(1), on_fatal=fatal.append,
             timing=Timing(stop_s=0.05),
         )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from holdfast.cluster.raft.timing import Limits
 from holdfast.server.certs import create_ca, issue_node
 from holdfast.server.config import Address, ConfigError, load, parse, parse_address
 from holdfast.server.preflight import check
@@ -295,3 +296,31 @@ def test_a_node_shares_the_root_key_with_peers_if_it_wants_it_from_them_or_says_
     config = good()
     config["seal"] = section
     assert parse(yaml.safe_dump(config), FILE).seal.shares_with_peers is shares
+
+
+def test_the_tail_of_the_log_is_configured_and_5000_without_it() -> None:
+    assert parse(yaml.safe_dump(good()), FILE).raft.limits == Limits()
+    config = good()
+    config["raft"] = {"log_tail": 300}
+    limits = parse(yaml.safe_dump(config), FILE).raft.limits
+    assert (limits.log_tail, limits.trim_step) == (300, 300)
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ({"log_tail": 99}, "raft.log_tail"),
+        ({"log_tail": 1_000_001}, "raft.log_tail"),
+        ({"log_tail": -1}, "raft.log_tail"),
+        ({"log_tail": "5000"}, "raft.log_tail"),
+        ({"log_tail": 500.5}, "raft.log_tail"),
+        ({"log_tail": True}, "raft.log_tail"),
+        ({"log_tails": 500}, "raft.log_tails: unknown field"),
+    ],
+)
+def test_a_raft_section_that_cannot_be_used_is_refused_by_field(section: dict[str, Any], field: str) -> None:
+    config = good()
+    config["raft"] = section
+    with pytest.raises(ConfigError) as refused:
+        parse(yaml.safe_dump(config), FILE)
+    assert field in str(refused.value)
