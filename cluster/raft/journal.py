@@ -34,6 +34,7 @@ from holdfast.cluster.raft.entries import (
 )
 from holdfast.cluster.raft.membership import Configuration, ConfigurationHistory, Step
 from holdfast.proto.errors import Corruption
+from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.store import Store
 
 FORMAT = 1
@@ -115,7 +116,7 @@ class Journal(JournalInterface):
             meta = msgspec.msgpack.decode(stored, type=_Meta)
             configuration = self._store.get(_CONFIGURATION)
             step = Step() if configuration is None else msgspec.msgpack.decode(configuration, type=Step)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except MALFORMED as error:
             raise Corruption("the log's header does not decode; rebuild this node from its peers") from error
         if meta.format != FORMAT:
             raise Corruption(f"the log has format {meta.format}; this build reads format {FORMAT}")
@@ -135,7 +136,7 @@ class Journal(JournalInterface):
             raise Corruption(f"the log has a hole at {expected}; rebuild this node from its peers")
         try:
             entry = decode_entry(value)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except MALFORMED as error:
             raise Corruption(f"log entry {expected} does not decode; rebuild this node from its peers") from error
         if not follows(self.last, entry):
             raise Corruption(f"log entry {expected} has a wrong digest; rebuild this node from its peers")
@@ -150,7 +151,7 @@ class Journal(JournalInterface):
         if entry.kind is Kind.MEMBERSHIP:
             try:
                 self.configurations.append(entry.index, membership.decode(entry.payload))
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            except MALFORMED as error:
                 raise Corruption(f"log entry {entry.index} holds no configuration") from error
 
     # What is in it

@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast.cluster.raft.entries import Count, Digest, Entry, Position
 from holdfast.cluster.raft.membership import MEMBERS_MAX, Step
+from holdfast.storage.decoding import MALFORMED
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 """The largest message, in bytes."""
@@ -222,7 +223,7 @@ def decode(payload: bytes) -> Message:
         raise MalformedMessage(f"a message of {len(payload)} bytes; at most {MESSAGE_BYTES_MAX} allowed")
     try:
         message: Message = _DECODER.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise MalformedMessage("bytes that are no Raft message") from error
     if isinstance(message, Append):
         _check_entries(message)

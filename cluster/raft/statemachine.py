@@ -23,6 +23,7 @@ from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Outc
 from holdfast.cluster.raft.entries import DIGEST_BYTES, ORIGIN_DIGEST, Entry, Kind, Position, split_batches
 from holdfast.proto.errors import Corruption, Fatal
 from holdfast.storage.batch import Batch, Record
+from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.keys import successor
 from holdfast.storage.store import Store
 
@@ -73,7 +74,7 @@ class StateMachine:
         stored = store.get(_META)
         try:
             self._meta = AppliedMeta() if stored is None else msgspec.msgpack.decode(stored, type=AppliedMeta)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except MALFORMED as error:
             raise Corruption("the state's header does not decode; rebuild this node from its peers") from error
         if self._meta.format != FORMAT:
             raise Corruption(f"the state has format {self._meta.format}; this build reads format {FORMAT}")
@@ -174,7 +175,7 @@ class _Run:
         if entry.kind is Kind.BATCHES:
             try:
                 batches = split_batches(entry.payload)
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            except MALFORMED as error:
                 raise Fatal(f"committed entry {entry.index} does not decode; the node must not carry on") from error
             outcomes = [self._batch(batch, entry) for batch in batches]
         elif entry.kind is Kind.MEMBERSHIP:

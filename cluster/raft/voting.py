@@ -7,6 +7,7 @@ and vote requests only after term and vote are durable, the own vote included.
 from __future__ import annotations
 
 import random  # noqa: TID251 - for the type; the generator is passed in
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import structlog
@@ -33,7 +34,7 @@ from holdfast.proto.errors import Fatal, StorageFailed
 _log = structlog.get_logger(__name__)
 
 
-class VotingNode(Chassis):
+class VotingNode(Chassis, ABC):
     """A Raft node as far as elections go.
 
     clock: monotonic seconds. rng: for election timeouts. run_job: the worker for syncs. wake: asks for a tick soon.
@@ -167,17 +168,21 @@ class VotingNode(Chassis):
         self._leadership_began(self.leadership)
         self.transition("onBecomeLeader")
 
+    @abstractmethod
     def _meet(self, contacts: dict[str, str]) -> None:
-        raise NotImplementedError
+        """A rejected pre-vote tells of members that this node's log may not name."""
 
+    @abstractmethod
     def _call_back(self, node_id: str, address: str) -> None:
-        raise NotImplementedError
+        """A candidate that this node's log may not name is to be dialled."""
 
+    @abstractmethod
     def _leadership_began(self, leadership: Leadership) -> None:
-        raise NotImplementedError
+        """This node has won an election; its no-op is not appended yet."""
 
+    @abstractmethod
     def _leadership_ended(self, ended: Leadership) -> None:
-        raise NotImplementedError
+        """This node leads no more: whatever waits for it is to be resolved."""
 
     # Campaigning
 

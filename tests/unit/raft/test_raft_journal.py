@@ -131,7 +131,9 @@ def test_an_entry_that_is_not_what_was_written_is_corruption() -> None:
 
 
 def test_a_header_that_does_not_decode_or_is_missing_is_corruption() -> None:
-    for puts, deletes in (([(b"m", b"\xc1")], []), ([(b"c", b"\xc1")], []), ([], [b"m"])):
+    vote_is_not_utf8 = b"\x93\x01\x05\xa1\x80"
+    damages = ([(b"m", b"\xc1")], []), ([(b"m", vote_is_not_utf8)], []), ([(b"c", b"\xc1")], []), ([], [b"m"])
+    for puts, deletes in damages:
         store = MemoryStore()
         filled(store, 2)
         store.write(puts, deletes)  # type: ignore[arg-type]
