@@ -131,7 +131,7 @@ def test_an_entry_that_is_not_what_was_written_is_corruption() -> None:
 
 
 def test_a_header_that_does_not_decode_or_is_missing_is_corruption() -> None:
-    vote_is_not_utf8 = b"\x93\x01\x05\xa1\x80"
+    vote_is_not_utf8 = b"\x95\x01\x05\xa1\x80\xc0\xc0"
     damages = ([(b"m", b"\xc1")], []), ([(b"m", vote_is_not_utf8)], []), ([(b"c", b"\xc1")], []), ([], [b"m"])
     for puts, deletes in damages:
         store = MemoryStore()
