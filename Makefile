@@ -59,7 +59,7 @@ lock: ## write requirements/*.txt from pyproject.toml
 	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras \
 	  --allow-unsafe --no-header --extra server --output-file requirements/run.txt pyproject.toml
 	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras \
-	  --allow-unsafe --no-header --extra server --extra dev --constraint requirements/run.txt \
+	  --allow-unsafe --no-header --all-extras --constraint requirements/run.txt \
 	  --output-file requirements/dev.txt pyproject.toml
 
 clean: ## remove what make built (not the demonstration cluster's data)
