@@ -1,7 +1,7 @@
 """pysyncobj 0.3.17 as a chassis: the one place that knows its insides.
 
 It keeps a Raft node's state (role, term, vote, leader, log, commit index, members), its transitions and its wiring to
-transport, journal and tick. Everything that decides is overridden in `hardened.py`, by name: a name-mangled private of
+transport, journal and tick. Everything that decides is overridden in its subclasses, by name: a name-mangled private of
 `SyncObj` can be overridden because the base looks it up on `self`. That holds for this exact source only, so its digest
 is checked first.
 """

@@ -1,5 +1,6 @@
 """Receiving a snapshot: chunk after chunk into a folder beside the state, in the worker thread, until all of it is
-there, durable and verified. When and how it is installed is the machine's business (`hardened.py`).
+there, durable and verified. When and how it is installed is not decided here (`following.py`,
+`installing.py`).
 
 A reception outlives lost sessions: an offer of the same snapshot is answered with what there is of it. Another offer
 begins anew. Nothing here changes state, log or commit index.

@@ -14,6 +14,7 @@ import structlog
 
 from holdfast.cluster.raft.chassis import Chassis
 from holdfast.cluster.raft.consensus import Role
+from holdfast.cluster.raft.contacts import Contacts
 from holdfast.cluster.raft.elections import (
     Campaign,
     Phase,
@@ -69,6 +70,9 @@ class VotingNode(Chassis, ABC):
         self._resumed_s = float("-inf")
         self._connected: set[str] = set()
         self._told_of_new_disk = False
+        self._contacts = Contacts(
+            node_id, journal.configurations, commit=lambda: self.commit, on_change=self._members_changed
+        )
         self._outbox = Outbox(
             journal, run_job=run_job, clock=clock, deliver=self._deliver, on_synced=wake, on_failure=self._sync_failed
         )
@@ -169,12 +173,8 @@ class VotingNode(Chassis, ABC):
         self.transition("onBecomeLeader")
 
     @abstractmethod
-    def _meet(self, contacts: dict[str, str]) -> None:
-        """A rejected pre-vote tells of members that this node's log may not name."""
-
-    @abstractmethod
-    def _call_back(self, node_id: str, address: str) -> None:
-        """A candidate that this node's log may not name is to be dialled."""
+    def _members_changed(self) -> None:
+        """Another configuration is in effect, a change of it is committed, or this node was told of other nodes."""
 
     @abstractmethod
     def _leadership_began(self, leadership: Leadership) -> None:
@@ -277,7 +277,7 @@ class VotingNode(Chassis, ABC):
     # Messages
 
     def _on_pre_vote(self, node_id: str, message: PreVote) -> None:
-        self._call_back(node_id, message.address)
+        self._contacts.call_back(node_id, message.address)
         granted = grants_pre_vote(
             asked_term=message.term,
             own_term=self.term,
@@ -293,7 +293,7 @@ class VotingNode(Chassis, ABC):
         if not message.granted:
             if message.term > self.term:
                 self._follow(message.term, "")
-            self._meet(dict(message.contacts))
+            self._contacts.meet(dict(message.contacts))
             return
         self._drop_late_campaign()
         voters = self.log.configurations.voters
@@ -307,7 +307,7 @@ class VotingNode(Chassis, ABC):
     def _on_vote(self, node_id: str, message: Vote) -> None:
         if not message.transfer and self._leader_is_alive(self._clock()):
             return
-        self._call_back(node_id, message.address)
+        self._contacts.call_back(node_id, message.address)
         if message.term > self.term:
             self._follow(message.term, "")
         granted = self.role is Role.FOLLOWER and grants_vote(

@@ -1,0 +1,68 @@
+"""Membership changes at the leader: one at a time, who waits for them, and the promotion of learners that caught up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from holdfast.cluster.raft.journal import Journal
+from holdfast.cluster.raft.leadership import Leadership
+from holdfast.cluster.raft.membership import Configuration
+from holdfast.cluster.raft.timing import Timing
+from holdfast.proto.errors import Conflict, HoldfastError
+
+OnChangeDone = Callable[[int | HoldfastError], None]
+"""Told the index of a membership change once it is applied, or why it failed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class MemberChanges:
+    """append: appends a configuration to the log, at its index."""
+
+    def __init__(self, journal: Journal, timing: Timing, append: Callable[[Configuration], int]) -> None:
+        self._journal = journal
+        self._timing = timing
+        self._append = append
+        self._waiting: dict[int, OnChangeDone] = {}
+
+    def _settled(self, leadership: Leadership) -> bool:
+        """Whether a membership change may be appended: the term's no-op and the change before are committed."""
+        return leadership.read_ready and self._journal.configurations.index <= leadership.commit
+
+    def begin(
+        self, leadership: Leadership, change: Callable[[Configuration], Configuration], on_done: OnChangeDone
+    ) -> None:
+        """Append a change at once. Raises Conflict, or what `change` raises."""
+        configuration = change(self._journal.configurations.current)
+        if not self._settled(leadership):
+            raise Conflict("another membership change is under way, or the leader is new; try again in a moment")
+        self._waiting[self._append(configuration)] = on_done
+
+    def promote_learners(self, leadership: Leadership, now_s: float) -> None:
+        """Make a voter of a learner that is to be one and has caught up."""
+        current = self._journal.configurations.current
+        if not current.promoting or not self._settled(leadership):
+            return
+        for node_id in current.promoting:
+            progress = leadership.progress.get(node_id)
+            within_s = self._timing.election_min_s
+            if (
+                progress is not None
+                and progress.kept_up(leadership.commit, now_s, within_s=within_s)
+                and progress.connected
+            ):
+                _log.info("learner_promoted", member=node_id)
+                self._append(current.promoted(node_id))
+                return
+
+    def applied(self, index: int) -> OnChangeDone | None:
+        """The change at `index` is applied: who is to be told."""
+        return self._waiting.pop(index, None)
+
+    def fail(self, error: Callable[[], HoldfastError]) -> None:
+        """Resolve everything."""
+        waiting, self._waiting = self._waiting, {}
+        for on_done in waiting.values():
+            on_done(error())
