@@ -198,6 +198,8 @@ def test_a_peer_lost_before_it_answers_leaves_the_outcome_unknown(certs: Certs, 
 def test_a_call_of_which_nothing_was_sent_when_the_session_broke_is_unavailable(certs: Certs, loop: str) -> None:
     async def main() -> None:
         go = asyncio.Event()
+        # A busy machine must neither fail the dial nor let the kernel give the deaf peer up before it is told to go.
+        patient = PeerLimits(connect_timeout_s=LONG_S, user_timeout_ms=int(LONG_S * 1000))
 
         async def deaf(peer: Stranger) -> None:
             peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -206,7 +208,7 @@ def test_a_call_of_which_nothing_was_sent_when_the_session_broke_is_unavailable(
 
         async with (
             impostor(certs.context("node-2", Kind.CALL, server=True), deaf) as address,
-            node(certs, "node-1") as one,
+            node(certs, "node-1", limits=patient) as one,
         ):
             one.network.set_peers({"node-2": address})
             payload = bytes(CALL_FRAME_BYTES_MAX - 1000)
