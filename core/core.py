@@ -249,7 +249,7 @@ class Core:
         A write that changes nothing is proposed as well: only that proves that what it saw was current."""
         recorder = call.recorder(self._gate())
         if recorder is not None and (known := await self._consensus.duplicate_of(recorder.key)) is not None:
-            return recorder.open(known)
+            return await recorder.open(known)
         txn, response = await self._believed(call, self._evaluate)
         batch = txn.batch(None if recorder is None else recorder.record(response))
         self._gate()
@@ -258,7 +258,7 @@ class Core:
                 return response
             case Duplicate(recorded):
                 assert recorder is not None, "only a request with an id has a duplicate"
-                return recorder.open(recorded)
+                return await recorder.open(recorded)
             case Conflicted():
                 return None
 

@@ -22,6 +22,7 @@ from holdfast.proto.errors import Corruption, FailedPrecondition, InvalidArgumen
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.batch import RequestRecord
 from holdfast.storage.decoding import MALFORMED
+from holdfast.storage.keyring import UnknownTerm
 
 CLIENT_BYTES = 16
 
@@ -86,12 +87,12 @@ class Recorder:
         plain = msgspec.msgpack.encode(_Recorded(_FORMAT, self._fingerprint, data, response.warnings))
         return RequestRecord(key=self.key, response=self._barrier.encrypt(self._associated, plain))
 
-    def open(self, recorded: bytes) -> Response:
+    async def open(self, recorded: bytes) -> Response:
         """The answer given the first time.
 
         Raises InvalidArgument when the id was used for another request, Corruption when the record does not open."""
         try:
-            found = msgspec.msgpack.decode(self._barrier.decrypt(self._associated, recorded), type=_Recorded)
+            found = msgspec.msgpack.decode(await self._opened(recorded), type=_Recorded)
         except MALFORMED:
             raise Corruption("a request record does not parse: restore this node from its peers") from None
         if found.fingerprint != self._fingerprint:
@@ -99,6 +100,14 @@ class Recorder:
                 "the request id was used for another request: use an id for one request only", field="request_id"
             )
         return Response(data=None if found.data is None else json.loads(found.data), warnings=found.warnings)
+
+    async def _opened(self, recorded: bytes) -> bytes:
+        while True:
+            try:
+                return self._barrier.decrypt(self._associated, recorded)
+            except UnknownTerm:
+                if not await self._barrier.refresh():
+                    raise
 
     @property
     def _associated(self) -> bytes:

@@ -50,6 +50,9 @@ class MeasuredConsensus(Consensus):
     async def children(self, prefix: bytes, after: bytes, limit: int) -> list[tuple[bytes, bool, bool]]:
         return await self._inner.children(prefix, after, limit)
 
+    async def scan(self, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
+        return await self._inner.scan(after, limit)
+
     async def duplicate_of(self, request_key: bytes) -> bytes | None:
         return await self._inner.duplicate_of(request_key)
 

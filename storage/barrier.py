@@ -1,19 +1,24 @@
 """The barrier: the one place where names and values pass between plaintext and ciphertext.
 
 Everything above it sees paths and plaintext, everything below it (log, store, snapshot, wire) ciphertext only. It lives
-as long as the node is unsealed. One thread.
+as long as the node is unsealed, and takes up every keyring that replaces its own while it does. One thread.
+
+The fence ties what is written to the keyring it was encrypted with. Every batch carries it as a precondition, so that a
+batch made with a keyring that was replaced meanwhile conflicts and is made again. Hence every record with a higher
+revision than the keyring's is of that keyring's active term.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Never
 
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from holdfast.proto.errors import InvalidArgument
+from holdfast.proto.errors import Corruption, InvalidArgument
 from holdfast.storage import envelope, names, paths
+from holdfast.storage.batch import Precondition
 from holdfast.storage.keyring import Keyring
 from holdfast.storage.keys import KEY_BYTES_MAX
 
@@ -29,21 +34,62 @@ _CACHED_PATH_CHARS_MAX = 512
 class Barrier:
     """Encrypts and decrypts with one keyring, which it owns. After `close` every use raises Sealed.
 
-    random_bytes: cryptographically secure; gives the nonces.
+    random_bytes: cryptographically secure; gives the nonces. fence: the keyring's record and its revision; None for a
+    keyring that is not stored yet. refresh: has the newest stored keyring taken up (`adopt`).
     """
 
-    __slots__ = ("_encryptions", "_keyring", "_physical", "_random_bytes")
+    __slots__ = ("_encryptions", "_fence", "_keyring", "_physical", "_random_bytes", "_refresh")
 
-    def __init__(self, keyring: Keyring, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        random_bytes: Callable[[int], bytes],
+        *,
+        fence: Precondition | None = None,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._keyring = keyring
+        self._fence = fence
+        self._refresh = refresh
         self._random_bytes = random_bytes
         self._physical: OrderedDict[str, bytes] = OrderedDict()
         self._encryptions = 0
 
     @property
     def encryptions(self) -> int:
-        """How many values this barrier has encrypted, for rotation by count (`envelope.ENCRYPTIONS_PER_TERM_MAX`)."""
+        """How many values this barrier has encrypted under the active term, for rotation by count
+        (`envelope.ENCRYPTIONS_PER_TERM_MAX`)."""
         return self._encryptions
+
+    @property
+    def fence(self) -> Precondition | None:
+        """What must hold when a batch that was encrypted here is applied."""
+        return self._fence
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keyring in use; for those who replace or show it. Do not keep it."""
+        return self._keyring
+
+    def adopt(self, keyring: Keyring, fence: Precondition) -> None:
+        """Go over to a keyring that replaces this one's. Requests under way go over with it: what they read before is
+        plaintext by now, and what they will write is encrypted at once, when their batch is made.
+
+        Raises Corruption when the keyring is of another tree."""
+        if not keyring.succeeds(self._keyring):
+            raise Corruption("the stored keyring is of another cluster's data: restore this node from its peers")
+        if keyring.active_term != self._keyring.active_term:
+            self._encryptions = 0
+        earlier, self._keyring, self._fence = self._keyring, keyring, fence
+        earlier.close()
+
+    async def refresh(self) -> bool:
+        """Take up the newest keyring that is stored here. Returns whether there was a newer one. To be called when a
+        value's term is not known: its keyring may have been applied in the very step in which the value was."""
+        before = self._fence
+        if self._refresh is not None:
+            await self._refresh()
+        return self._fence != before
 
     def physical(self, path: str) -> bytes:
         """The physical key of a logical path such as "shared/a/b". The class alone gives the root of its tree.
@@ -76,7 +122,8 @@ class Barrier:
         return envelope.encrypt(self._keyring.cipher(term), term, nonce, key, plaintext)
 
     def decrypt(self, key: bytes, sealed: bytes) -> bytes:
-        """The value in the envelope stored at the physical key `key`. Raises Corruption when it does not open."""
+        """The value in the envelope stored at the physical key `key`. Raises Corruption when it does not open, and
+        UnknownTerm (see `refresh`)."""
         self._keyring.name_cipher()  # a closed barrier is sealed, whatever it is given
         return envelope.decrypt(self._keyring.cipher(envelope.term_of(sealed)), key, sealed)
 

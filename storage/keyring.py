@@ -2,7 +2,8 @@
 stored only wrapped under the root key.
 
 The active term encrypts new values; the others still decrypt old ones. The name key is never rotated: it decides where
-a record is, so a new one would move every record. The request key hides request ids.
+a record is, so a new one would move every record. The request key hides request ids. `installed_ms` tells when a
+term came (Unix time in milliseconds, by the clock of the node that made it), for display and for rotation by age.
 
     wrapped = format (1 byte, 1) nonce (12 bytes) AES-256-GCM(root key, msgpack of the keys) with its tag
     associated data = "holdfast/keyring", format, nonce
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Never
 
 import msgspec
@@ -47,6 +48,7 @@ class _Keys(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     terms: Mapping[int, bytes]
     name_key: bytes
     request_key: bytes
+    installed_ms: Mapping[int, int] = {}
 
     def __repr__(self) -> str:
         return "<keys>"
@@ -60,7 +62,13 @@ class _Keys(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
             and all(len(key) == KEY_BYTES for key in self.terms.values())
             and len(self.name_key) == NAME_KEY_BYTES
             and len(self.request_key) == KEY_BYTES
+            and self.installed_ms.keys() <= self.terms.keys()
         )
+
+
+class UnknownTerm(Corruption):
+    """A value names a key term that this keyring does not have. A keyring that was replaced meanwhile may have it: take
+    up the newest one and read the value again; only when that fails too is the value damaged."""
 
 
 class Keyring:
@@ -79,18 +87,19 @@ class Keyring:
         self._names: AESSIV | None = AESSIV(keys.name_key)
 
     @classmethod
-    def generate(cls, random_bytes: Callable[[int], bytes]) -> Keyring:
-        """A new keyring with key term 1. `random_bytes` must be cryptographically secure."""
+    def generate(cls, random_bytes: Callable[[int], bytes], *, now_ms: int = 0) -> Keyring:
+        """A new keyring with key term 1. `random_bytes` must be cryptographically secure. now_ms: 0 when not known."""
         return cls(
             _Keys(
                 active=1,
                 terms={1: random_bytes(KEY_BYTES)},
                 name_key=random_bytes(NAME_KEY_BYTES),
                 request_key=random_bytes(KEY_BYTES),
+                installed_ms=_stamp(1, now_ms),
             )
         )
 
-    def rotated(self, random_bytes: Callable[[int], bytes]) -> Keyring:
+    def rotated(self, random_bytes: Callable[[int], bytes], *, now_ms: int = 0) -> Keyring:
         """A keyring with one more term, which is active. This one stays as it is.
 
         Raises FailedPrecondition at TERMS_MAX terms."""
@@ -104,6 +113,20 @@ class Keyring:
                 terms={**keys.terms, active: random_bytes(KEY_BYTES)},
                 name_key=keys.name_key,
                 request_key=keys.request_key,
+                installed_ms={**keys.installed_ms, **_stamp(active, now_ms)},
+            )
+        )
+
+    def without(self, terms: Collection[int]) -> Keyring:
+        """A keyring that lacks these terms; never the active one. This one stays as it is. Whoever drops a term must
+        know that nothing is encrypted under it any more."""
+        keys = self._open()
+        assert keys.active not in terms, "the active term is never dropped"
+        return Keyring(
+            msgspec.structs.replace(
+                keys,
+                terms={term: key for term, key in keys.terms.items() if term not in terms},
+                installed_ms={term: at for term, at in keys.installed_ms.items() if term not in terms},
             )
         )
 
@@ -150,15 +173,26 @@ class Keyring:
         """All terms, in ascending order."""
         return tuple(sorted(self._open().terms))
 
+    def installed_ms(self, term: int) -> int:
+        """When a term came, as Unix time in milliseconds; 0 when that is not known."""
+        return self._open().installed_ms.get(term, 0)
+
+    def succeeds(self, earlier: Keyring) -> bool:
+        """Whether this keyring can take the place of `earlier` under one tree of names."""
+        ours, theirs = self._open(), earlier._open()
+        return hmac.compare_digest(ours.name_key, theirs.name_key) and hmac.compare_digest(
+            ours.request_key, theirs.request_key
+        )
+
     def cipher(self, term: int) -> AESGCM:
         """The value cipher of a term. Do not keep it: `close` must be able to release it.
 
-        Raises Corruption when the keyring has no such term."""
+        Raises UnknownTerm when the keyring has no such term."""
         cipher = self._ciphers.get(term)
         if cipher is None:
             key = self._open().terms.get(term)
             if key is None:
-                raise Corruption(
+                raise UnknownTerm(
                     f"a record was encrypted under key term {term} and the newest here is {self.active_term}: this"
                     " node's keyring is older than its data, or the record was changed; unseal the node again"
                 )
@@ -193,6 +227,10 @@ class Keyring:
 
     def __reduce__(self) -> Never:
         raise TypeError("a keyring is never copied or serialised; wrap it")
+
+
+def _stamp(term: int, now_ms: int) -> dict[int, int]:
+    return {term: now_ms} if now_ms else {}
 
 
 def _sealed() -> Sealed:

@@ -12,6 +12,7 @@ from holdfast.proto.errors import InvalidArgument
 from holdfast.storage import envelope
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.batch import MAX_BATCH_BYTES, Batch, Precondition, Put, Record, RequestRecord
+from holdfast.storage.keyring import UnknownTerm
 from holdfast.storage.keys import CLEAR_SEGMENT_BYTES_MAX, KeyClass, frame
 
 LIST_LIMIT_MAX = 10_000
@@ -59,8 +60,7 @@ class Transaction:
             return self._written[key]
         known = self._read.get(key)
         if known is None:
-            record = await self._reader.get(key)
-            known = (0, None) if record is None else (record.revision, self._barrier.decrypt(key, record.value))
+            known = await self._opened(key)
             # A concurrent get of the same path may have come first; all its callers must see one state.
             known = self._read.setdefault(key, known)
         return known[1]
@@ -109,12 +109,14 @@ class Transaction:
         return True
 
     def batch(self, request: RequestRecord | None = None) -> Batch:
-        """The writes, encrypted, with everything read as preconditions."""
+        """The writes, encrypted, with the barrier's fence and everything read as preconditions."""
         written = sorted(self._written.items())
+        fence = () if self._barrier.fence is None else (self._barrier.fence,)
         return Batch(
             puts=tuple(Put(key, self._barrier.encrypt(key, value)) for key, value in written if value is not None),
             deletes=tuple(key for key, value in written if value is None),
-            preconditions=tuple(Precondition(key, revision) for key, (revision, _) in sorted(self._read.items())),
+            preconditions=fence
+            + tuple(Precondition(key, revision) for key, (revision, _) in sorted(self._read.items())),
             request=request,
         )
 
@@ -124,6 +126,18 @@ class Transaction:
 
     def __repr__(self) -> str:
         return f"<Transaction reads={len(self._read)} writes={len(self._written)}>"
+
+    async def _opened(self, key: bytes) -> tuple[int, bytes | None]:
+        """The revision and the plaintext of a record as it stands, whatever becomes of the keyring meanwhile."""
+        while True:
+            record = await self._reader.get(key)
+            if record is None:
+                return 0, None
+            try:
+                return record.revision, self._barrier.decrypt(key, record.value)
+            except UnknownTerm:
+                if not await self._barrier.refresh():
+                    raise
 
     def _key(self, path: str) -> bytes:
         key = self._barrier.physical(path)

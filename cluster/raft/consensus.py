@@ -89,6 +89,9 @@ class ConsensusStatus(msgspec.Struct, frozen=True, kw_only=True):
     membership_index: int = 0
 
 
+SCAN_BYTES_MAX = 1024 * 1024
+"""After how many bytes of values a page of a scan ends."""
+
 Listener = Callable[[int, Sequence[bytes]], None]
 """Called after an apply with the highest log index applied and the keys that changed. Must not block."""
 
@@ -124,6 +127,11 @@ class Consensus(Protocol):
         """Up to `limit` encrypted segments directly below `prefix` that sort after the segment `after` (b"" for the
         first), in key order: (segment, has a record itself, has keys below it). Reads O(limit) keys, whatever the size
         of the subtrees (see `storage.keys` for the form of keys)."""
+        ...
+
+    async def scan(self, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
+        """Up to `limit` records of the local, applied state whose physical keys sort after `after` (b"" for the first),
+        in key order; fewer once their values pass SCAN_BYTES_MAX together, and none only at the end."""
         ...
 
     async def duplicate_of(self, request_key: bytes) -> bytes | None:

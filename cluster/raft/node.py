@@ -278,6 +278,10 @@ class RaftNode:
         self._running()
         return children(self._state.store, DATA, prefix, after, limit)
 
+    async def scan(self, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
+        """See Consensus."""
+        return self._running().machine.scan(after, limit)
+
     async def duplicate_of(self, request_key: bytes) -> bytes | None:
         """See Consensus."""
         return self._running().machine.duplicate_of(request_key)

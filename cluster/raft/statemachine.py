@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Outcome
+from holdfast.cluster.raft.consensus import SCAN_BYTES_MAX, Applied, Conflicted, Duplicate, Outcome
 from holdfast.cluster.raft.entries import DIGEST_BYTES, ORIGIN_DIGEST, Entry, Kind, Position, split_batches
 from holdfast.proto.errors import Corruption, Fatal
 from holdfast.storage.batch import Batch, Record
@@ -105,6 +105,17 @@ class StateMachine:
         """The physical keys that begin with a prefix."""
         end = successor(DATA + prefix)
         return [key[len(DATA) :] for key, _ in self._store.scan(DATA + prefix, end)]
+
+    def scan(self, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
+        """Records in key order (see Consensus)."""
+        found: list[tuple[bytes, Record]] = []
+        size = 0
+        for key, stored in self._store.scan(DATA + after + b"\x00" if after else DATA, successor(DATA)):
+            found.append((key[len(DATA) :], Record(stored[8:], _U64.unpack_from(stored)[0])))
+            size += len(stored)
+            if len(found) >= limit or size >= SCAN_BYTES_MAX:
+                break
+        return found
 
     def duplicate_of(self, request_key: bytes) -> bytes | None:
         """The recorded response of a request id that is still remembered."""

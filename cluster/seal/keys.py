@@ -9,53 +9,50 @@ library copies keys into contexts of its own. So traces may remain until the mem
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Never, TypeVar
 
+from holdfast.cluster.seal.records import KEYRING_KEY
 from holdfast.storage.barrier import Barrier
-from holdfast.storage.batch import Record
+from holdfast.storage.batch import Precondition, Record
 from holdfast.storage.keyring import Keyring
-
-_RETIRED_MAX = 4
 
 T = TypeVar("T")
 
 
 class OpenKeys:
-    """The keys of an unsealed node. `close` takes them from everyone who still has a barrier of them."""
+    """The keys of an unsealed node. `close` takes them from everyone who still has the barrier."""
 
-    __slots__ = ("_keyring_revision", "_retired", "_root_key", "barrier")
+    __slots__ = ("_root_key", "barrier")
 
-    def __init__(self, root_key: bytes, keyring: Keyring, revision: int, random_bytes: Callable[[int], bytes]) -> None:
-        self.barrier = Barrier(keyring, random_bytes)
+    def __init__(self, root_key: bytes, barrier: Barrier) -> None:
+        self.barrier = barrier
         self._root_key = root_key
-        self._keyring_revision = revision
-        self._retired: list[Barrier] = []
 
     @classmethod
-    def unwrap(cls, root_key: bytes, record: Record, random_bytes: Callable[[int], bytes]) -> OpenKeys:
+    def unwrap(
+        cls,
+        root_key: bytes,
+        record: Record,
+        random_bytes: Callable[[int], bytes],
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> OpenKeys:
         """The keys in the keyring's record. Raises Corruption when the root key does not open it."""
-        return cls(root_key, Keyring.unwrap(record.value, root_key), record.revision, random_bytes)
+        keyring = Keyring.unwrap(record.value, root_key)
+        return cls(root_key, Barrier(keyring, random_bytes, fence=_fence(record), refresh=refresh))
 
-    def adopt(self, record: Record, random_bytes: Callable[[int], bytes]) -> None:
-        """Go over to a newer keyring. A request under way may finish with the barrier it began with."""
-        if record.revision == self._keyring_revision:
-            return
-        keyring = Keyring.unwrap(record.value, self._root_key)
-        self._retired.append(self.barrier)
-        if len(self._retired) > _RETIRED_MAX:
-            self._retired.pop(0).close()
-        self.barrier, self._keyring_revision = Barrier(keyring, random_bytes), record.revision
+    def adopt(self, record: Record) -> None:
+        """Go over to a newer keyring. Raises Corruption."""
+        if _fence(record) != self.barrier.fence:
+            self.barrier.adopt(Keyring.unwrap(record.value, self._root_key), _fence(record))
 
     def lend(self, use: Callable[[bytes], T]) -> T:
         """What `use` makes of the root key; it must not keep the key."""
         return use(self._root_key)
 
     def close(self) -> None:
-        """Close every barrier and drop the root key."""
-        for barrier in (self.barrier, *self._retired):
-            barrier.close()
-        self._retired.clear()
+        """Close the barrier and drop the root key."""
+        self.barrier.close()
         self._root_key = b""
 
     def __repr__(self) -> str:
@@ -63,3 +60,7 @@ class OpenKeys:
 
     def __reduce__(self) -> Never:
         raise TypeError("keys are never copied or serialised")
+
+
+def _fence(record: Record) -> Precondition:
+    return Precondition(KEYRING_KEY, record.revision)

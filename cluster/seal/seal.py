@@ -272,7 +272,7 @@ class SealManager:
         seal_record, keyring_record = await self._read_records()
         self._adopt(seal_record)
         if self._keys is not None:
-            self._keys.adopt(_present(keyring_record), self._random_bytes)
+            self._keys.adopt(_present(keyring_record))
 
     def __repr__(self) -> str:
         return f"<SealManager {self._state.value}>"
@@ -326,7 +326,7 @@ class SealManager:
     def _open(self, root_key: bytes, keyring_record: Record | None) -> None:
         """Hold the keys. Whoever comes by the root key, by shares or otherwise, ends here."""
         assert self._keys is None, "opened twice"
-        self._keys = OpenKeys.unwrap(root_key, _present(keyring_record), self._random_bytes)
+        self._keys = OpenKeys.unwrap(root_key, _present(keyring_record), self._random_bytes, self.refresh)
         self.was_unsealed = True
         self.reset_unseal()
         self._move(SealEvent.OPENED)

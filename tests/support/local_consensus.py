@@ -198,6 +198,10 @@ class LocalConsensus:
         self._check_running()
         return children(self._names, b"", prefix, after, limit)
 
+    async def scan(self, after: bytes, limit: int) -> list[tuple[bytes, Record]]:
+        self._check_running()
+        return [(key, self.records[key]) for key in sorted(self.records) if key > after][:limit]
+
     async def duplicate_of(self, request_key: bytes) -> bytes | None:
         self._check_running()
         return self._remembered(request_key)

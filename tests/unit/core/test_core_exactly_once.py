@@ -169,6 +169,6 @@ def test_a_recorded_answer_opens_under_its_own_id_only() -> None:
     one, two = (Recorder(barrier, request_id(n), b"p" * 32) for n in (1, 2))
     record = one.record(Response(data={"password": "marker"}, warnings=("w",)))
     assert b"marker" not in record.response
-    assert one.open(record.response) == Response(data={"password": "marker"}, warnings=("w",))
+    assert asyncio.run(one.open(record.response)) == Response(data={"password": "marker"}, warnings=("w",))
     with pytest.raises(Corruption):
-        two.open(record.response)
+        asyncio.run(two.open(record.response))

@@ -6,7 +6,7 @@ import pytest
 from support.raft_rig import entries_of, members, put
 
 from holdfast.cluster.raft import membership
-from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate
+from holdfast.cluster.raft.consensus import SCAN_BYTES_MAX, Applied, Conflicted, Duplicate
 from holdfast.cluster.raft.entries import Kind, follow
 from holdfast.cluster.raft.statemachine import REQUEST_WINDOW_MS, StateMachine
 from holdfast.proto.errors import Corruption, Fatal
@@ -128,3 +128,14 @@ def test_a_header_that_does_not_decode_or_is_missing_is_corruption() -> None:
         store.write(puts, deletes)  # type: ignore[arg-type]
         with pytest.raises(Corruption):
             StateMachine(store)
+
+
+def test_a_scan_goes_through_all_records_page_by_page_and_through_nothing_else() -> None:
+    machine = StateMachine(MemoryStore())
+    batches = [put(b"s%d" % n, b"v", request=b"r%d" % n) for n in range(5)] + [put(b"l", b"x" * SCAN_BYTES_MAX)]
+    machine.apply(entries_of(machine.applied, *batches, term=1))
+    whole = machine.scan(b"", 100)
+    assert [key for key, _ in whole] == [b"l"]  # ends once its bytes are many
+    assert [key for key, _ in machine.scan(b"l", 3)] == [b"s0", b"s1", b"s2"]
+    assert machine.scan(b"s2", 3) == [(b"s3", Record(b"v", 4)), (b"s4", Record(b"v", 5))]
+    assert machine.scan(b"s4", 3) == []

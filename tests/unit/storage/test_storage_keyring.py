@@ -43,7 +43,7 @@ def test_the_wrapped_form_is_the_documented_one() -> None:
     assert blob[:13] == b"\x01" + b"n" * 12
     plaintext = AESGCM(ROOT).decrypt(b"n" * 12, blob[13:], b"holdfast/keyring" + blob[:13])
     one, two, three = b"\x00\x01" * 16, b"\x00\x02" * 32, b"\x00\x03" * 16
-    assert msgspec.msgpack.decode(plaintext, strict=False) == [1, {1: one}, two, three]
+    assert msgspec.msgpack.decode(plaintext, strict=False) == [1, {1: one}, two, three, {}]
 
 
 def test_rotation_adds_a_term_and_keeps_the_old_ones_and_the_names() -> None:
