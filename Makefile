@@ -6,10 +6,10 @@ NODES  ?= 3
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev check test bench fmt proto lock clean
+.PHONY: help run dev check test bench bench-requests bench-consensus fmt proto lock clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/.run: requirements/build.txt requirements/run.txt pyproject.toml
 	@echo "installing into $(VENV) (a minute or two the first time)"
@@ -40,8 +40,13 @@ check: dev ## format, lint, types, import contracts, tidy, unit, property and si
 test: dev ## everything in check's test suites, then integration and end-to-end tests with real processes
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests
 
-bench: $(VENV)/.run ## measure put and get on three nodes: p50, p95, p99 and throughput
-	@$(BIN)/python -m holdfast.benchmarks
+bench: bench-requests bench-consensus ## measure requests, then the consensus module alone
+
+bench-requests: $(VENV)/.run ## measure put and get on three nodes: p50, p95, p99 and throughput
+	@$(BIN)/python -m holdfast.benchmarks requests
+
+bench-consensus: $(VENV)/.run ## measure consensus alone: writes, reads, failover, writes while a snapshot is sent
+	@$(BIN)/python -m holdfast.benchmarks consensus
 
 fmt: dev ## format the code
 	@$(BIN)/ruff format --quiet .

@@ -41,3 +41,26 @@ def table(rows: Sequence[Figures]) -> str:
         for row in rows
     ]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure beside what it should be."""
+
+    name: str
+    measured: float
+    target: float
+    more_is_better: bool
+
+    @property
+    def ratio(self) -> float:
+        """How much of the target is reached; 1 or more is all of it, whichever way the figure runs."""
+        better, worse = (self.measured, self.target) if self.more_is_better else (self.target, self.measured)
+        return better / worse
+
+
+def targets_table(targets: Sequence[Target]) -> str:
+    """A table for people."""
+    lines = [f"{'target':<52}{'measured':>12}{'target':>10}{'reached':>9}"]
+    lines += [f"{t.name:<52}{t.measured:>12.2f}{t.target:>10.2f}{t.ratio:>8.2f}x" for t in targets]
+    return "\n".join(lines)
