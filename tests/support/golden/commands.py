@@ -4,7 +4,6 @@ scripts/README.md describes it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -149,6 +148,14 @@ class Scene:
             actor.machine.election_deadline_s = self.stage.now_s
             self.stage.act(actor, actor.machine.doTick)
 
+    def elect(self, words: list[str]) -> None:
+        """a campaigns, everything is delivered, and only how it ended is shown."""
+        self.campaign(words)
+        self.stage.settle()
+        self.stage.lines = []
+        self.status(words)
+        self._must(self._actor(words[0]).machine.role is Role.LEADER, f"{words[0]} was not elected")
+
     def patience(self, words: list[str]) -> None:
         actor = self._actor(words[0])
         actor.dice.share = float(words[1])
@@ -262,15 +269,23 @@ class Scene:
             )
 
     def forge(self, words: list[str]) -> None:
-        """A message that no node sent: kind and fields, as `forge b->a AppendReply term=1 accepted=1 ...`."""
+        """A message that no node sent, or sent long ago: kind and fields, as `forge b->a VoteReply term=1 granted=yes`."""
         link, kind = self._link(words[0]), getattr(messages, words[1])
         _, options = _options(words[2:])
-        values: dict[str, Any] = {
-            key: value if re.search("[a-z]", value) else int(value) for key, value in options.items()
-        }
-        values = {key: {"yes": True, "no": False}.get(value, value) for key, value in values.items()}
+        values = {key: self._value(value) for key, value in options.items()}
         message: Message = kind(**values)
         self.stage.in_flight.setdefault(link, []).append(messages.encode(message))
+
+    def _value(self, word: str) -> Any:
+        """A field of a forged message: a number, yes or no, a name, or `@a:5`, the digest of entry 5 in a's log."""
+        if word.startswith("@"):
+            node_id, index = word[1:].split(":")
+            at = self._actor(node_id).machine.log.at(int(index))
+            assert at is not None, "the log has this entry"
+            return at.digest
+        if word in ("yes", "no"):
+            return word == "yes"
+        return int(word) if word.isdigit() else word
 
     def in_flight(self, words: list[str]) -> None:
         for (sender, receiver), waiting in sorted(self.stage.in_flight.items()):
@@ -427,7 +442,7 @@ class Scene:
     COMMANDS: ClassVar[dict[str, Callable[[Scene, list[str]], None]]] = {
         "nodes": nodes, "limits": limits, "timing": timing, "history": history, "start": start, "crash": crash,
         "wipe": wipe, "pause": pause, "resume": resume,
-        "campaign": campaign, "patience": patience, "tick": tick, "wait": wait, "leap": leap, "live": live,
+        "campaign": campaign, "elect": elect, "patience": patience, "tick": tick, "wait": wait, "leap": leap, "live": live,
         "slow-disk": slow_disk, "fsync": fsync, "fast-disk": fast_disk, "break-disk": break_disk,
         "deliver": deliver, "drop": drop, "duplicate": duplicate, "damage": damage, "forge": forge,
         "in-flight": in_flight, "hold": hold, "release": release, "settle": settle, "partition": partition,

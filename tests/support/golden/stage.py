@@ -265,8 +265,8 @@ class Stage:
     def crash(self, node_id: str, *, journal_kept: int, state_kept: int) -> None:
         """A loss of power. *_kept: how many of the writes that were not synced the disk has all the same."""
         actor = self.actors.pop(node_id)
-        actor.machine.fail_all(lambda: OutcomeUnknown("the process ended"))
         self._gone(node_id)
+        actor.machine.fail_all(lambda: OutcomeUnknown("the process ended"))
         self.disks[node_id] = self.disks[node_id].crash(unsynced_kept=journal_kept)
         self.homes[node_id] = self.homes[node_id].crash(unsynced_kept=state_kept)
 
