@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast.cluster.raft.consensus import Applied, Conflicted, Consensus, Duplicate, Outcome, Role
 from holdfast.core import audit, idempotency, tokens
-from holdfast.core.audit import AuditBroker, AuditTrail
+from holdfast.core.audit import AuditSource, AuditTrail
 from holdfast.core.call import Admitted, Call, Forwarder, Grant, Limits
 from holdfast.core.deadline import Deadline
 from holdfast.core.locks import KeyedLocks
@@ -28,7 +28,7 @@ from holdfast.core.plugin import Caller, Engine, HandlerContext, jsondata
 from holdfast.core.plugin.times import rfc3339
 from holdfast.core.policy import Policy, RootOnly
 from holdfast.core.request import DATA_BYTES_MAX, Consistency, Request, Response
-from holdfast.core.router import Router
+from holdfast.core.router import Router, SystemMount
 from holdfast.core.system import SYSTEM_MOUNTS
 from holdfast.core.tokens import TokenEntry
 from holdfast.proto.errors import (
@@ -59,8 +59,8 @@ try may find the leader."""
 
 
 class Core:
-    """See the module. barrier: the open barrier; raises Uninitialized or Sealed. wall_clock: Unix time in seconds.
-    random_bytes: cryptographically secure."""
+    """See the module. barrier: the open barrier; raises Uninitialized or Sealed. system: mounts beside `sys/`.
+    wall_clock: Unix time in seconds. random_bytes: cryptographically secure."""
 
     def __init__(
         self,
@@ -70,7 +70,8 @@ class Core:
         barrier: Callable[[], Barrier],
         engines: Mapping[str, Engine],
         forwarder: Forwarder,
-        audit: AuditBroker,
+        audit: AuditSource,
+        system: Sequence[SystemMount] = (),
         wall_clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         policy: Policy | None = None,
@@ -79,7 +80,7 @@ class Core:
         self._node_id = node_id
         self._consensus = consensus
         self._barrier = barrier
-        self._router = Router(engines, SYSTEM_MOUNTS)
+        self._router = Router(engines, [*SYSTEM_MOUNTS, *system])
         self._forwarder = forwarder
         self._audit = audit
         self._wall_clock = wall_clock
@@ -154,7 +155,7 @@ class Core:
             idempotency.check(request.request_id)
             print_ = idempotency.fingerprint(request)
             timeout_s = min(timeout_s, (idempotency.PROPOSE_AGE_MS_MAX - request.request_id.age_ms) / 1000)
-        return Call(request, Deadline(timeout_s), AuditTrail(self._audit, request, self._now), print_)
+        return Call(request, Deadline(timeout_s), AuditTrail(self._audit, request, self._now, self._node_id), print_)
 
     def _gate(self) -> Barrier:
         """The open barrier. Raises Uninitialized or Sealed."""
@@ -308,7 +309,7 @@ class Core:
     async def _permit(self, call: Call, txn: Transaction, *, sudo: bool = False) -> TokenEntry:
         """Token and policy. Raises Unauthenticated or PermissionDenied."""
         request = call.request
-        await call.trail.prepare(txn.view(audit.AUDIT_PREFIX))
+        await call.trail.prepare(txn)
         token = await tokens.lookup(txn.view(tokens.TOKENS_PREFIX), request.token, now=self._now())
         call.trail.token = token
         await self._policy.check(txn, token, path=request.path, operation=request.operation, sudo=sudo)

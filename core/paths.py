@@ -47,7 +47,7 @@ class Pattern:
         segments: list[str | None] = []
         names: list[str] = []
         rest = ""
-        for segment in pattern.split("/"):
+        for segment in pattern.split("/") if pattern else ():
             if rest:
                 raise ValueError(f"pattern {pattern!r}: only the last segment may capture the rest of the path")
             capture = _CAPTURE.fullmatch(segment)

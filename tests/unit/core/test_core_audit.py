@@ -204,7 +204,7 @@ def test_a_blocked_device_alone_fails_the_request_at_its_deadline() -> None:
 
 
 def test_a_device_with_too_much_under_way_counts_as_failed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.core.audit.PENDING_PER_DEVICE_MAX", 0)
+    monkeypatch.setattr("holdfast.core.audit.broker.PENDING_PER_DEVICE_MAX", 0)
 
     async def main() -> None:
         node, failures = await audited(Recording(), deadline_s=3600.0)
