@@ -74,6 +74,12 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self._registry,
         )
+        self._audit_failures = Counter(
+            "holdfast_audit_failures",
+            "Entries that an audit device did not take, by device and what went wrong.",
+            ["device", "error"],
+            registry=self._registry,
+        )
         self._quorum_loss_seals = Counter(
             "holdfast_quorum_loss_seals",
             "Times this node sealed itself because contact with a quorum was lost.",
@@ -124,6 +130,10 @@ class Metrics:
     def root_key_handover(self, why: str, outcome: str) -> None:
         """Count a hand-over of the root key to another member, or a refusal."""
         self._root_key_handovers.labels(why, outcome).inc()
+
+    def audit_failure(self, device: str, error: str) -> None:
+        """Count an entry that an audit device did not take. device: the path that it is enabled at."""
+        self._audit_failures.labels(device, error).inc()
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

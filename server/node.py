@@ -27,7 +27,7 @@ from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
-from holdfast.core.audit import AuditBroker
+from holdfast.core.audit.engine import audit_mounts
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
@@ -37,6 +37,7 @@ from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
 from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
+from holdfast.server.auditing import Auditing
 from holdfast.server.config import ConfigError, NodeConfig, TlsFiles, parse_address
 from holdfast.server.errors import not_joined
 from holdfast.server.exits import EXIT_FATAL
@@ -132,6 +133,14 @@ class Node:
             cluster_name=config.cluster_name,
             on_fatal=self._on_fatal,
         )
+        self._auditing = Auditing(
+            node_id=config.node_id,
+            consensus=self._consensus,
+            barrier=self._barrier,
+            metrics=self._metrics,
+            wall_clock=sources.wall_clock,
+            clock=sources.monotonic,
+        )
         self._sealing = Sealing(
             config.seal,
             node_id=config.node_id,
@@ -139,6 +148,7 @@ class Node:
             consensus=self._consensus,
             calls=self._network,
             metrics=self._metrics,
+            event=self._auditing.event,
             clock=sources.monotonic,
             random_bytes=sources.random_bytes,
             on_fatal=self._on_fatal,
@@ -149,7 +159,8 @@ class Node:
             barrier=self._barrier,
             engines={engine.type: engine for engine in (make() for make in ENGINES)},
             forwarder=PeerForwarder(self._network, self._metrics),
-            audit=AuditBroker(()),
+            audit=self._auditing.devices,
+            system=audit_mounts(self._auditing.devices),
             wall_clock=sources.wall_clock,
             random_bytes=sources.random_bytes,
         )
@@ -242,6 +253,7 @@ class Node:
         await self._hand_over()
         await self._sealing.stop()
         await self._seal.close()
+        await self._auditing.stop()
         await self._raft.stop()
         await self._network.stop()
         if self._metrics_server is not None:
@@ -254,6 +266,7 @@ class Node:
         await self._server.stop(None)
         await self._sealing.stop()
         await self._seal.close()
+        await self._auditing.stop()
         await self._raft.stop()
         await self._network.stop()
         self._held.close()
@@ -324,6 +337,9 @@ class Node:
     def _seal_changed(self, status: SealStatus) -> None:
         if status.sealed:
             self._core.forget()
+            self._auditing.sealed(status.last_seal_reason)
+        else:
+            self._auditing.event("unsealed")
         log.info("seal_state", sealed=status.sealed, initialized=status.initialized, reason=status.last_seal_reason)
         self._grpc_health.refresh()
 

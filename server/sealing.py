@@ -17,7 +17,8 @@ from holdfast.storage.barrier import Barrier
 
 
 class Sealing:
-    """The seal of one node, as its configuration wants it. clock: see QuorumGuard."""
+    """The seal of one node, as its configuration wants it. event: takes the name and the members of an audit event.
+    clock: see QuorumGuard."""
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Sealing:
         consensus: Consensus,
         calls: PeerCalls,
         metrics: Metrics,
+        event: Callable[..., None],
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         on_fatal: Callable[[Fatal], None],
@@ -40,6 +42,11 @@ class Sealing:
             clock=clock,
             on_sealed=metrics.sealed_on_quorum_loss,
         )
+
+        def handed_over(why: str, receiver: str, outcome: str) -> None:
+            metrics.root_key_handover(why, outcome)
+            event("root_key_handover", why=why, receiver=receiver, outcome=outcome)
+
         self._giver = KeyGiver(
             seal,
             consensus,
@@ -48,7 +55,7 @@ class Sealing:
             share_with_peers=settings.shares_with_peers,
             clock=clock,
             check=self._guard.check,
-            on_handover=metrics.root_key_handover,
+            on_handover=handed_over,
         )
         self._receiver = KeyReceiver(
             seal,

@@ -11,6 +11,7 @@ import click
 import holdfast
 from holdfast.client.cli.app import SETTINGS, App, Command, Group
 from holdfast.client.cli.argv import Vocabulary, normalize
+from holdfast.client.cli.audit import audit
 from holdfast.client.cli.completion import PROGRAM, VARIABLE, completion
 from holdfast.client.cli.errors import EXIT_INTERRUPTED, EXIT_LOCAL, exit_code, tell, tell_usage
 from holdfast.client.cli.kv import kv
@@ -49,7 +50,7 @@ def version() -> None:
     click.echo(f"Holdfast v{holdfast.__version__}")
 
 
-for _command in (status, login, kv, read, write, list_, delete, operator, server, completion, version):
+for _command in (status, login, kv, read, write, list_, delete, operator, audit, server, completion, version):
     cli.add_command(_command)
 
 

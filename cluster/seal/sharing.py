@@ -74,7 +74,7 @@ class KeyGiver:
     """Hands the root key to other members.
 
     share_with_peers: whether to answer members that ask. clock: monotonic seconds. on_handover: called with "asked" or
-    "ceremony" (why) and the outcome's name ("given" or the error's reason). Must not block.
+    "ceremony" (why), the receiver's node id and the outcome ("given" or the error's reason). Must not block.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class KeyGiver:
         share_with_peers: bool,
         clock: Callable[[], float],
         check: Callable[[], None],
-        on_handover: Callable[[str, str], None],
+        on_handover: Callable[[str, str, str], None],
     ) -> None:
         self._seal = seal
         self._consensus = consensus
@@ -167,10 +167,10 @@ class KeyGiver:
             given = await work
         except HoldfastError as error:
             _log.warning("root_key_not_handed_over", receiver=receiver, why=why, reason=error.reason)
-            self._on_handover(why, error.reason)
+            self._on_handover(why, receiver, error.reason)
             raise
         _log.warning("root_key_handed_over", receiver=receiver, why=why)
-        self._on_handover(why, "given")
+        self._on_handover(why, receiver, "given")
         return given
 
     def _admit(self, caller: str) -> None:

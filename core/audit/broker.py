@@ -48,7 +48,8 @@ class AuditSource(Protocol):
 
 
 class AuditBroker:
-    """Takes entries to every device. on_failure: for metrics and logs; must not block."""
+    """Takes entries to every device. on_failure: for metrics and logs. on_outage: told when none
+    of them took an entry. Neither may block."""
 
     def __init__(
         self,
@@ -56,12 +57,14 @@ class AuditBroker:
         *,
         deadline_s: float = DEVICE_DEADLINE_S,
         on_failure: FailureListener | None = None,
+        on_outage: Callable[[], None] | None = None,
     ) -> None:
         if len({device.name for device in devices}) != len(devices):
             raise ValueError("two audit devices have one name")
         self._devices = tuple(devices)
         self._deadline_s = deadline_s
         self._on_failure = on_failure
+        self._on_outage = on_outage
         self._pending: dict[str, set[asyncio.Task[bool]]] = {device.name: set() for device in devices}
 
     async def current(self, txn: Transaction) -> AuditBroker:  # noqa: ARG002  (AuditSource's form)
@@ -84,6 +87,8 @@ class AuditBroker:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if any(task.result() for task in done if not task.cancelled()):
                 return
+        if self._on_outage is not None:
+            self._on_outage()
         raise AuditFailed("no audit device recorded the request in time: see to the audit devices, then try again")
 
     async def close(self) -> None:

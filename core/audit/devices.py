@@ -79,7 +79,7 @@ class _Enabled:
 
 
 class AuditDevices:
-    """See the module. types: what can be enabled, by type. on_failure: told of a device that did not take an entry."""
+    """See the module. types: what can be enabled, by type. on_failure, on_outage: see AuditBroker."""
 
     def __init__(
         self,
@@ -88,11 +88,13 @@ class AuditDevices:
         node_id: str,
         now: Callable[[], datetime],
         on_failure: FailureListener | None = None,
+        on_outage: Callable[[], None] | None = None,
     ) -> None:
         self.types = types
         self._node_id = node_id
         self._now = now
         self._on_failure = on_failure
+        self._on_outage = on_outage
         self._record: bytes | None = None
         self._enabled: dict[str, _Enabled] = {}
         self._broker = AuditBroker(())
@@ -117,7 +119,10 @@ class AuditDevices:
         }
         kept = set(self._enabled.values())
         self._record = record
-        broker, self._broker = self._broker, AuditBroker(tuple(self._enabled.values()), on_failure=self._on_failure)
+        broker, self._broker = (
+            self._broker,
+            AuditBroker(tuple(self._enabled.values()), on_failure=self._on_failure, on_outage=self._on_outage),
+        )
         self._close_later(broker, [device for device in before.values() if device not in kept])
 
     async def test(self, path: str, device: Device, mac: Callable[[bytes], str]) -> None:

@@ -1,4 +1,4 @@
-"""`sys/audit`: which devices record the requests; `sys/audit-hash` and `sys/audit-verify`, to read what they recorded."""
+"""`sys/audit`: which devices record the requests; `sys/audit-hash` and `sys/audit-verify`, to read what they wrote."""
 
 from __future__ import annotations
 

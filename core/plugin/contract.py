@@ -91,8 +91,8 @@ class PathSpec:
     """A pattern and its operations.
 
     pattern: segments separated by "/", none for the mount itself; `{name}` captures one segment, `{name...}` (last
-    only) the rest of the path, which may be empty for LIST and must not be for anything else. Captured values hold no empty segment, no "." or
-    "..", and no control character; the router refuses such paths before a handler sees them.
+    only) the rest of the path, which may be empty for LIST and must not be for anything else. Captured values hold no
+    empty segment, no "." or "..", and no control character; the router refuses such paths before a handler sees them.
     CREATE and UPDATE fall back to each other when only one is declared.
     """
 

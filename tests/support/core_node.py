@@ -8,12 +8,13 @@ from typing import Any
 
 from support.local_consensus import LocalConsensus
 
-from holdfast.core.audit import AuditBroker
+from holdfast.core.audit import AuditBroker, AuditSource
 from holdfast.core.call import Limits
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.core.policy import Policy
 from holdfast.core.request import Operation, Request, RequestId, Response
+from holdfast.core.router import SystemMount
 from holdfast.engines.kv import KvEngine
 from holdfast.proto.errors import Sealed, Unavailable
 from holdfast.storage.barrier import Barrier
@@ -44,7 +45,8 @@ class CoreNode:
         keyring: Keyring | None = None,
         forwarder: Any = None,
         engines: Sequence[Engine] = (),
-        audit: AuditBroker | None = None,
+        audit: AuditSource | None = None,
+        system: Sequence[SystemMount] = (),
         policy: Policy | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -62,6 +64,7 @@ class CoreNode:
             engines=served,
             forwarder=self.forwarder,
             audit=audit or AuditBroker(()),
+            system=system,
             wall_clock=lambda: self.time,
             random_bytes=secrets.token_bytes,
             policy=policy,

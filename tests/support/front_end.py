@@ -145,7 +145,8 @@ class FrontEndNode:
         )  # fmt: skip
         self.sealing = Sealing(
             SealSettings(), node_id=consensus.node_id, seal=self.seal, consensus=consensus, calls=self.port,
-            metrics=self.metrics, clock=time.monotonic, random_bytes=stream(consensus.node_id + "sealing"),
+            metrics=self.metrics, event=lambda _name, **_data: None, clock=time.monotonic,
+            random_bytes=stream(consensus.node_id + "sealing"),
             on_fatal=self.fatal.append,
         )  # fmt: skip
         self.sys = SysService(

@@ -46,7 +46,7 @@ class Node:
         self.seal = await manager_of(self.consensus, seed=self.name)
         self.giver = KeyGiver(
             self.seal, self.consensus, self.port, node_id=self.name, share_with_peers=self.share, clock=self.clock,
-            check=lambda: None, on_handover=lambda why, outcome: self.handovers.append((why, outcome)),
+            check=lambda: None, on_handover=lambda why, receiver, outcome: self.handovers.append((why, outcome)),
         )  # fmt: skip
         self.receiver = KeyReceiver(
             self.seal, self.consensus, self.port, node_id=self.name, ask=self.ask, clock=self.clock,
