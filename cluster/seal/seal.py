@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from holdfast.cluster.raft.consensus import Consensus, Role
-from holdfast.cluster.seal import initialize, shares
+from holdfast.cluster.seal import initialize, settle, shares
 from holdfast.cluster.seal.keys import OpenKeys
 from holdfast.cluster.seal.records import KEYRING_KEY, SEAL_KEY, SealConfig, decode_config
 from holdfast.cluster.seal.shares import Shares
@@ -289,8 +289,8 @@ class SealManager:
             raise self._already_initialized()
         status = self._consensus.status()
         if status.role is not Role.LEADER:
-            raise initialize.not_leading(status)
-        await self._consensus.read_barrier(timeout_s=initialize.ATTEMPT_TIMEOUT_S)
+            raise settle.not_leading(status)
+        await self._consensus.read_barrier(timeout_s=settle.ATTEMPT_TIMEOUT_S)
         await self.refresh()
         if self.initialized:
             raise self._already_initialized()
