@@ -15,6 +15,7 @@ import click
 import holdfast
 from holdfast.proto.errors import Fatal, HoldfastError
 from holdfast.server.exits import EXIT_ERROR, EXIT_FATAL
+from holdfast.server.recover_command import recover
 
 if TYPE_CHECKING:
     from holdfast.server.config import NodeConfig
@@ -119,6 +120,9 @@ def dev(port: int | None, log_level: str) -> None:
     from holdfast.server.runner import run_loop
 
     click.get_current_context().exit(run_loop(run_dev(port=port, log_level=log_level, echo=click.echo)))
+
+
+cli.add_command(recover)
 
 
 def _load(path: Path) -> NodeConfig:

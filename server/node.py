@@ -37,6 +37,7 @@ from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
 from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
+from holdfast.server import identity
 from holdfast.server.auditing import Auditing
 from holdfast.server.config import ConfigError, NodeConfig, TlsFiles, parse_address
 from holdfast.server.errors import not_joined
@@ -97,6 +98,7 @@ class Node:
             undo.callback(self._held.close)
             data = Path(config.data_dir)
             self._held.enter_context(DataFolder(data))
+            identity.claim(data, node_id=config.node_id, cluster_name=config.cluster_name)
             journal = RocksStore.open(data / "journal")
             self._held.callback(journal.close)
             state = RocksHome.open(data / "state")
@@ -109,6 +111,8 @@ class Node:
             bind=config.cluster.bind,
             tls=_peer_tls(config.cluster.tls),
             allow=self._hears,
+            lineage=lambda: self._raft.lineage,
+            judge=lambda peer, lineage: self._raft.judge(peer, lineage),
         )
         self._raft = RaftNode(
             member=Member(
@@ -123,6 +127,7 @@ class Node:
             clock=sources.monotonic,
             rng=random.SystemRandom(),
             on_fatal=self._on_fatal,
+            on_left_behind=lambda lineage: identity.leave_behind(data, lineage),
             limits=config.raft.limits,
         )
         self._consensus: Consensus = MeasuredConsensus(self._raft, self._metrics, sources.monotonic)

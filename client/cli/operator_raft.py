@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from holdfast.client.cli.app import SETTINGS, App, Group, pass_app, yes_option
+from holdfast.client.cli.operator_raft_recover import recover
 from holdfast.client.cli.output import table
 from holdfast.client.results import Peer, PeerList
 
@@ -17,6 +18,9 @@ def raft() -> None:
     Example:
       holdfast operator raft list-peers
     """
+
+
+raft.add_command(recover)
 
 
 @raft.command(context_settings=SETTINGS)

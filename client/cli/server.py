@@ -34,7 +34,7 @@ def server(dev: bool, config: str | None, port: int) -> None:  # noqa: FBT001
     if dev == bool(config):
         raise LocalError("say -dev for a node to try things out with, or -config=FILE for a real one.")
     arguments = ["dev", "--port", str(port)] if dev else ["--config", str(config)]
-    run_node(arguments, installed=_installed, execute=os.execv)
+    run_node(arguments, installed=installed, execute=os.execv)
 
 
 def run_node(
@@ -48,5 +48,6 @@ def run_node(
     execute(found, [found, *arguments])
 
 
-def _installed(library: str) -> bool:
+def installed(library: str) -> bool:
+    """Whether a library is there."""
     return importlib.util.find_spec(library) is not None

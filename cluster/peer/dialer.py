@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from holdfast.cluster.peer.backoff import Backoff
 from holdfast.cluster.peer.links import OnSession
-from holdfast.cluster.peer.session import Session, SessionOwner
+from holdfast.cluster.peer.session import Judge, Session, SessionOwner
 from holdfast.cluster.peer.settings import PeerLimits
 from holdfast.cluster.peer.stats import Counters, QuietLog
 from holdfast.cluster.peer.tls import Contexts, Kind, describe
@@ -39,11 +39,18 @@ class Dialer:
     """Makes one session at a time out of an address and the name that must be found there."""
 
     def __init__(
-        self, *, contexts: Callable[[], Contexts], limits: PeerLimits, counters: Counters, sessions: set[Session]
+        self,
+        *,
+        contexts: Callable[[], Contexts],
+        judge: Judge,
+        limits: PeerLimits,
+        counters: Counters,
+        sessions: set[Session],
     ) -> None:
-        """`contexts` is asked at each dial, so that new certificates count from the next one on. `sessions` lists the
-        sessions that have a connection."""
+        """`contexts` is asked at each dial, so that new certificates count from the next one on. `judge`: of a peer's
+        lineage. `sessions` lists the sessions that have a connection."""
         self._contexts = contexts
+        self._judge = judge
         self._sessions = sessions
         self._limits = limits
         self._counters = counters
@@ -51,8 +58,9 @@ class Dialer:
     async def dial(self, peer: str, address: str, kind: Kind, owner: SessionOwner) -> Session:
         """An open session to `peer`. Raises DialFailed; `owner` may have been told of a session that did not open."""
         session = Session(
-            owner, limits=self._limits, counters=self._counters, sessions=self._sessions, expect=(peer, kind)
-        )
+            owner, limits=self._limits, counters=self._counters, sessions=self._sessions, expect=(peer, kind),
+            judge=self._judge,
+        )  # fmt: skip
         try:
             host, port = split_address(address)
         except ValueError as error:

@@ -17,13 +17,15 @@ class Incoming:
         *,
         admits: Callable[[str, Kind], bool],
         handler: Callable[[Kind], SessionOwner | None],
+        lineage: Callable[[], bytes],
         counters: Counters,
         log: QuietLog,
     ) -> None:
         """`admits`: whether a node may have a session of a kind. `handler`: who takes sessions of a
-        kind; None while nobody does."""
+        kind; None while nobody does. `lineage`: what every dialling peer is told."""
         self._admits = admits
         self._handler = handler
+        self._lineage = lineage
         self._counters = counters
         self._log = log
         self._sessions: dict[tuple[str, Kind], Session] = {}
@@ -76,12 +78,12 @@ class Incoming:
         self._sessions[session.peer, session.kind] = session
         self._handlers[session] = handler
         handler.session_made(session)
-        session.send(Opening.WELCOME.value)
+        session.send(Opening.WELCOME.value + self._lineage())
 
     def _refuse(self, session: Session, opening: Opening) -> None:
         cause = opening.name.lower()
         self._count(session.peer, cause)
-        session.refuse(opening, cause)
+        session.refuse(opening, self._lineage(), cause)
 
     def _count(self, peer: str, cause: str) -> None:
         self._counters.refusals[cause] += 1

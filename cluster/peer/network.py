@@ -22,7 +22,7 @@ from holdfast.cluster.peer.frames import RAFT_FRAME_BYTES_MAX, FrameTooLarge
 from holdfast.cluster.peer.incoming import Incoming, RaftInbox
 from holdfast.cluster.peer.links import OnMessage, OnSession
 from holdfast.cluster.peer.listener import Listener
-from holdfast.cluster.peer.session import Session, SessionOwner
+from holdfast.cluster.peer.session import Judge, Session, SessionOwner, anyone
 from holdfast.cluster.peer.settings import PeerLimits
 from holdfast.cluster.peer.stats import Counters, PeerStats, QuietLog
 from holdfast.cluster.peer.tasks import Tasks
@@ -45,6 +45,7 @@ class PeerNetwork:
 
     node_id: the common name of this node's certificate. bind: host:port to listen on.
     allow: whether a node that is not among the peers may have incoming sessions of this kind.
+    lineage: what this node tells every peer that dials it; judge: whether it may speak to a peer of such a lineage.
     jitter: numbers in [0, 1), for the back-off; from the system by default.
     Construction reads the TLS files: FailedPrecondition when they cannot be used, InvalidArgument for a bad `bind`.
     """
@@ -56,6 +57,8 @@ class PeerNetwork:
         bind: str,
         tls: PeerTls,
         allow: Callable[[str, Kind], bool] = _nobody_else,
+        lineage: Callable[[], bytes] = bytes,
+        judge: Judge = anyone,
         limits: PeerLimits | None = None,
         jitter: Callable[[], float] | None = None,
     ) -> None:
@@ -84,11 +87,12 @@ class PeerNetwork:
         self._inbox: RaftInbox | None = None
         self._calls = CallServer(node_id, limits=self._limits, counters=self._counters, log=self._log)
         self._incoming = Incoming(
-            admits=self._admits, handler=self._handler_of, counters=self._counters, log=self._quiet
+            admits=self._admits, handler=self._handler_of, lineage=lineage, counters=self._counters, log=self._quiet
         )
         self._dialer = Dialer(
-            contexts=self._current_contexts, limits=self._limits, counters=self._counters, sessions=self._sessions
-        )
+            contexts=self._current_contexts, judge=judge, limits=self._limits, counters=self._counters,
+            sessions=self._sessions,
+        )  # fmt: skip
         self._listener = Listener(
             bind,
             contexts=self._current_contexts,

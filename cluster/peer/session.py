@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from holdfast.cluster.peer.frames import FrameDecoder, FrameTooLarge, encode, encode_header
@@ -22,11 +23,21 @@ _CHUNK_BYTES = 256 * 1024  # what is handed to the transport at a time; more wou
 
 
 class Opening(enum.Enum):
-    """The accepting end's first frame."""
+    """How the accepting end's first frame begins. The rest of it is the end's lineage, bytes that only consensus
+    reads."""
 
     WELCOME = b"\x00"
     NOT_A_MEMBER = b"\x01"
     NOT_READY = b"\x02"
+
+
+Judge = Callable[[str, bytes], bool]
+"""(node id of a dialled peer, its lineage). Whether this node may speak to it; asked before anything is sent."""
+
+
+def anyone(_peer: str, _lineage: bytes) -> bool:
+    """The judge that refuses nobody."""
+    return True
 
 
 class SessionOwner(Protocol):
@@ -47,8 +58,8 @@ class SessionOwner(Protocol):
 
 class Session(asyncio.Protocol):
     """See the module. `expect`: for a dialled session the peer and kind it must have; None for an accepted one.
-    `sequence`: orders accepted connections by the time they were accepted. `sessions`: where it is listed while
-    it has a connection."""
+    `judge`: of a dialled peer's lineage. `sequence`: orders accepted connections by the time they were accepted.
+    `sessions`: where it is listed while it has a connection."""
 
     def __init__(
         self,
@@ -58,9 +69,11 @@ class Session(asyncio.Protocol):
         counters: Counters,
         sessions: set[Session],
         expect: tuple[str, Kind] | None = None,
+        judge: Judge = anyone,
         sequence: int = 0,
     ) -> None:
         self._owner = owner
+        self._judge = judge
         self._limits = limits
         self._counters = counters
         self._sessions = sessions
@@ -125,12 +138,13 @@ class Session(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def refuse(self, opening: Opening, cause: str) -> None:
+    def refuse(self, opening: Opening, lineage: bytes, cause: str) -> None:
         """End an accepted session that was not welcomed, and tell the peer why."""
         assert self._transport is not None
         assert opening is not Opening.WELCOME
         self._end(cause, "")
-        self._transport.write(encode(opening.value, limit=len(opening.value)))
+        payload = opening.value + lineage
+        self._transport.write(encode(payload, limit=len(payload)))
         self._transport.close()
 
     def _end(self, cause: str, detail: str) -> None:
@@ -190,8 +204,10 @@ class Session(asyncio.Protocol):
             self._owner.session_frame(self, payload)
 
     def _open(self, payload: bytes) -> None:
-        opening = Opening(payload)  # ValueError: not an opening
-        if opening is Opening.WELCOME:
+        opening = Opening(payload[:1])  # ValueError: not an opening
+        if not self._judge(self.peer, payload[1:]):
+            self.abort("other_lineage", "the peer's cluster was recovered apart from this node's")
+        elif opening is Opening.WELCOME:
             self.opened.set_result(None)
         else:
             self.abort(opening.name.lower(), "the peer says so")

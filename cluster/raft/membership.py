@@ -17,10 +17,12 @@ MEMBERS_MAX = 64
 
 
 class Configuration(msgspec.Struct, frozen=True, array_like=True):
-    """The members in order of node id. `promoting` names the learners that become voters when they have caught up."""
+    """The members in order of node id. `promoting` names the learners that become voters when they have caught up.
+    `lineage`: which recoveries from a lost quorum this membership descends from (`lineage.py`)."""
 
     members: tuple[Member, ...] = ()
     promoting: tuple[str, ...] = ()
+    lineage: bytes = b""
 
     @property
     def voters(self) -> tuple[str, ...]:
@@ -41,7 +43,7 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         assert self.member(member.node_id) is None, "a member is added once"
         learner = msgspec.structs.replace(member, voter=False)
         promoting = (*self.promoting, member.node_id) if member.voter else self.promoting
-        return Configuration(_ordered((*self.members, learner)), tuple(sorted(promoting)))
+        return Configuration(_ordered((*self.members, learner)), tuple(sorted(promoting)), self.lineage)
 
     def promoted(self, node_id: str) -> Configuration:
         """This with a learner as a voter."""
@@ -49,13 +51,15 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
             msgspec.structs.replace(member, voter=True) if member.node_id == node_id else member
             for member in self.members
         ]
-        return Configuration(_ordered(members), tuple(name for name in self.promoting if name != node_id))
+        promoting = tuple(name for name in self.promoting if name != node_id)
+        return Configuration(_ordered(members), promoting, self.lineage)
 
     def without(self, node_id: str) -> Configuration:
         """This without a member."""
         return Configuration(
             tuple(member for member in self.members if member.node_id != node_id),
             tuple(name for name in self.promoting if name != node_id),
+            self.lineage,
         )
 
 

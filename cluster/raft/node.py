@@ -21,6 +21,7 @@ from holdfast.cluster.raft.admission import admit
 from holdfast.cluster.raft.consensus import ConsensusStatus, Listener, Member, Outcome, Role, RoleListener
 from holdfast.cluster.raft.hardened import HardenedRaft, no_leader
 from holdfast.cluster.raft.journal import Journal
+from holdfast.cluster.raft.lineage import Verdict, judge
 from holdfast.cluster.raft.membership import Configuration
 from holdfast.cluster.raft.messages import MalformedMessage
 from holdfast.cluster.raft.outbox import Job, OnJobDone
@@ -31,6 +32,7 @@ from holdfast.cluster.raft.timing import Limits, Timing
 from holdfast.cluster.raft.transport import LinksTransport
 from holdfast.proto.errors import (
     AlreadyExists,
+    Diverged,
     FailedPrecondition,
     Fatal,
     HoldfastError,
@@ -49,6 +51,11 @@ from holdfast.storage.store import Store
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
+_APART = (
+    "the peer belongs to a membership that was recovered from a lost quorum without this node, and this node to one "
+    "that is alive: there are two clusters. See docs/operations.md, 'A quorum that is lost for good'"
+)
+
 
 class RaftNode:
     """One member of the cluster: `Consensus`, driven by asyncio.
@@ -56,6 +63,8 @@ class RaftNode:
     initial_members: of a new cluster, the same on every node. A node that is not among them (or is given none) starts
         outside the cluster and waits to be contacted. Not looked at when the journal holds a log.
     clock: monotonic seconds. rng: for election timeouts. on_fatal: must end the process.
+    on_left_behind: told the lineage of a recovery in which this node was given up, before the node ends; must see to it
+        that it is never started again with this data.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class RaftNode:
         clock: Callable[[], float],
         rng: random.Random,
         on_fatal: Callable[[Fatal], None],
+        on_left_behind: Callable[[bytes], None] = lambda _lineage: None,
         timing: Timing | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -80,9 +90,12 @@ class RaftNode:
         self._clock = clock
         self._rng = rng
         self._on_fatal = on_fatal
+        self._on_left_behind = on_left_behind
         self._timing = timing or Timing()
         self._limits = limits or Limits()
         self._eligible = False
+        self._has_led = False
+        self._strange_lineages: set[bytes] = set()
         self._stopped = False
         self._fatal: Fatal | None = None
         self._tick_scheduled = False
@@ -224,6 +237,7 @@ class RaftNode:
         if now == self._announced:
             return
         self._announced = now
+        self._has_led |= machine.role is Role.LEADER
         _log.info("raft_state", role=now[0].value, term=now[1], leader=now[2], ready=now[3])
         status = self.status()
         for listener in list(self._role_listeners):
@@ -305,6 +319,46 @@ class RaftNode:
     def hears_strangers(self) -> bool:
         """Whether this node listens to Raft messages of nodes that its log does not name: while it hears no leader."""
         return self._machine is not None and self._fatal is None and self._machine.hears_no_leader
+
+    @property
+    def lineage(self) -> bytes:
+        """Which recoveries this node's membership descends from; told to every node that dials."""
+        return b"" if self._machine is None else self._machine.log.configurations.current.lineage
+
+    def judge(self, peer: str, lineage: bytes) -> bool:
+        """Whether this node may speak to a peer that it has dialled. Ends the node when the peer shows that it was
+        given up in a recovery."""
+        machine = self._machine
+        if machine is None or self._ended:
+            return False
+        verdict = judge(
+            self.lineage,
+            lineage,
+            vouched=machine.log.vouched,
+            has_led_or_heard=self._has_led or machine.leader_heard_s > float("-inf"),
+        )
+        if verdict is Verdict.FOUNDED:
+            machine.log.note_founded()
+            self._wake()
+        elif verdict is Verdict.REFUSE and lineage not in self._strange_lineages:
+            self._strange_lineages.add(lineage)
+            _log.error("cluster_recovered_apart", peer=peer, advice=_APART)
+        elif verdict is Verdict.LEFT_BEHIND:
+            self._leave(lineage)
+        return verdict in (Verdict.SPEAK, Verdict.FOUNDED)
+
+    def _leave(self, lineage: bytes) -> None:
+        try:
+            self._on_left_behind(lineage)
+        except Fatal as error:
+            self._fail(error)
+        else:
+            self._fail(
+                Diverged(
+                    "the cluster was recovered from a lost quorum without this node, which is no member any more. Move "
+                    "its data folder away, set initial_members: [], start it, and join it as a new node"
+                )
+            )
 
     def set_eligible(self, *, eligible: bool) -> None:
         """See Consensus."""

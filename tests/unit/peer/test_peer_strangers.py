@@ -114,6 +114,39 @@ def test_the_allow_hook_lets_a_joining_node_in(certs: Certs) -> None:
     run(main)
 
 
+def test_whoever_dials_is_told_the_lineage_whether_welcome_or_not(certs: Certs) -> None:
+    async def main() -> None:
+        async with node(certs, "node-1", allow=lambda node_id, _: node_id == "node-2", lineage=lambda: b"l1") as one:
+            for visitor_id, opening in (("node-2", Opening.WELCOME), ("node-3", Opening.NOT_A_MEMBER)):
+                async with stranger(one.network.address, certs.context(visitor_id, Kind.RAFT)) as visitor:
+                    assert await visitor.frame() == opening.value + b"l1"
+
+    run(main)
+
+
+@pytest.mark.parametrize("opening", [Opening.WELCOME, Opening.NOT_A_MEMBER])
+def test_a_dialled_peer_is_judged_by_its_lineage_before_anything_is_sent(certs: Certs, opening: Opening) -> None:
+    async def main() -> None:
+        async def other(peer: Stranger) -> None:
+            peer.send(opening.value + b"l2")
+            await peer.ended()
+
+        judged: list[tuple[str, bytes]] = []
+
+        def judge(peer: str, lineage: bytes) -> bool:
+            judged.append((peer, lineage))
+            return False
+
+        context = certs.context("node-2", Kind.RAFT, server=True)
+        async with impostor(context, other) as address, node(certs, "node-1", judge=judge) as one:
+            one.network.set_peers({"node-2": address})
+            await eventually(lambda: one.network.stats().dial_failures.get("other_lineage"))
+            assert judged[0] == ("node-2", b"l2")
+            assert one.events == []
+
+    run(main)
+
+
 @pytest.mark.parametrize("alpn", [None, "http/1.1"])
 def test_another_protocol_is_refused(certs: Certs, alpn: str | None) -> None:
     async def main() -> None:

@@ -21,7 +21,9 @@ def test_the_version_comes_alone() -> None:
     assert (result.returncode, result.stdout.strip()) == (0, f"holdfastd {holdfast.__version__}")
 
 
-@pytest.mark.parametrize("command", [(), ("certs",), ("certs", "create-ca"), ("certs", "issue"), ("dev",)])
+@pytest.mark.parametrize(
+    "command", [(), ("certs",), ("certs", "create-ca"), ("certs", "issue"), ("dev",), ("recover",)]
+)
 def test_every_help_has_an_example(command: tuple[str, ...]) -> None:
     result = holdfastd(*command, "--help")
     assert result.returncode == 0
