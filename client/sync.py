@@ -20,6 +20,7 @@ from holdfast.client.channels import credentials, options
 from holdfast.client.config import ClientConfig
 from holdfast.client.failures import RpcFailure
 from holdfast.client.session import ClientState
+from holdfast.client.snapshots import Snapshots
 
 T = TypeVar("T")
 
@@ -30,7 +31,8 @@ class Client:
     config: by default from the environment (`ClientConfig.from_environment`).
     clock: monotonic seconds. sleep: waits that many seconds.
 
-    Attributes: `kv` (versioned secrets), `sys` (seal and health), `raft` (members), `logical` (any engine by path).
+    Attributes: `kv` (versioned secrets), `sys` (seal and health), `raft` (members), `logical` (any engine by path),
+    `snapshots` (the whole state as a file; of the blocking client alone).
     Raises LocalError when a setting or a file that it names is wrong. Nothing is sent before the first call.
     """
 
@@ -53,6 +55,7 @@ class Client:
         self.sys = Sys(self._execute)
         self.raft = Raft(self._execute)
         self.logical = Logical(self._execute)
+        self.snapshots = Snapshots(self._state, self._channel, clock=clock, sleep=sleep)
 
     def __repr__(self) -> str:
         return f"Client({', '.join(self._state.config.targets)})"
@@ -101,15 +104,24 @@ class Client:
     def _method(self, address: str, call: Call[Any]) -> grpc.UnaryUnaryMultiCallable[Any, Any]:
         key = (address, call.method)
         with self._lock:
-            if self._closed:
-                raise RuntimeError("this client is closed; make a new one")
-            if address not in self._channels:
-                config = self._state.config
-                self._channels[address] = grpc.secure_channel(address, self._credentials, options(config, address))
+            channel = self._connect(address)
             if key not in self._methods:
-                self._methods[key] = self._channels[address].unary_unary(
+                self._methods[key] = channel.unary_unary(
                     call.method,
                     request_serializer=type(call.request).SerializeToString,
                     response_deserializer=call.response.FromString,
                 )
             return self._methods[key]
+
+    def _channel(self, address: str) -> grpc.Channel:
+        with self._lock:
+            return self._connect(address)
+
+    def _connect(self, address: str) -> grpc.Channel:
+        """The connection to an address. The caller holds the lock."""
+        if self._closed:
+            raise RuntimeError("this client is closed; make a new one")
+        if address not in self._channels:
+            config = self._state.config
+            self._channels[address] = grpc.secure_channel(address, self._credentials, options(config, address))
+        return self._channels[address]

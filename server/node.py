@@ -27,15 +27,17 @@ from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
+from holdfast.cluster.snapshot.saving import SnapshotMaker
 from holdfast.core.audit.engine import audit_mounts
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
 from holdfast.proto.errors import Fatal, HoldfastError, Uninitialized
-from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, sys_pb2
+from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, snapshot_pb2, sys_pb2
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
 from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
+from holdfast.proto.v1.snapshot_pb2_grpc import add_SnapshotServiceServicer_to_server
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
 from holdfast.server import identity
 from holdfast.server.auditing import Auditing
@@ -54,6 +56,7 @@ from holdfast.server.metrics_http import MetricsServer
 from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
 from holdfast.server.raft_service import RaftService
 from holdfast.server.sealing import Sealing
+from holdfast.server.snapshot_service import SnapshotService
 from holdfast.server.streams import StreamCap
 from holdfast.server.sys_service import SysService
 from holdfast.storage.barrier import Barrier
@@ -170,6 +173,13 @@ class Node:
             random_bytes=sources.random_bytes,
         )
         serve_forwarded(self._network, self._core.handle, self._on_fatal)
+        self._snapshots = SnapshotMaker(
+            self._raft,
+            node_id=config.node_id,
+            version=holdfast.__version__,
+            wall_clock=sources.wall_clock,
+            monotonic=sources.monotonic,
+        )
         self._metrics.watch(self._state)
         self._wire_front_end(sources)
 
@@ -186,7 +196,7 @@ class Node:
             module.DESCRIPTOR.services_by_name[name].full_name
             for module, name in (
                 (kv_pb2, "KvService"), (sys_pb2, "SysService"), (raft_pb2, "RaftService"),
-                (logical_pb2, "LogicalService"),
+                (logical_pb2, "LogicalService"), (snapshot_pb2, "SnapshotService"),
             )
         ]  # fmt: skip
         self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
@@ -204,6 +214,9 @@ class Node:
                 on_fatal=self._on_fatal,
             ),
             self._server,
+        )
+        add_SnapshotServiceServicer_to_server(
+            SnapshotService(front_end, maker=self._snapshots, authorize=self._core.authorize), self._server
         )
         add_SysServiceServicer_to_server(
             SysService(

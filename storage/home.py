@@ -37,6 +37,11 @@ class StateCopy(Protocol):
         """`size` bytes (fewer at the end) of the stream from `offset` on. Raises StorageFailed."""
         ...
 
+    def open(self) -> Store:
+        """The copy as a store, to be read and closed by the caller; nothing may be sent of it afterwards, since opening
+        changes its files. Raises Corruption."""
+        ...
+
     def discard(self) -> None:
         """Remove the copy. May be called again."""
         ...
@@ -76,12 +81,18 @@ class StateHome(Protocol):
         """Do what can be done ahead of `copy`, so that it is quick. Blocks; releases the GIL."""
         ...
 
-    def copy(self) -> StateCopy:
-        """A copy of the state as it is now. Nothing may be written meanwhile. Blocks."""
+    def copy(self, purpose: str = "copy") -> StateCopy:
+        """A copy of the state as it is now, in the place of an earlier one of the same purpose. Nothing may be written
+        meanwhile. Blocks."""
         ...
 
     def receive(self, files: Files) -> Reception:
         """Begin to receive a copy; one at a time. What is left of an earlier one is removed."""
+        ...
+
+    def stage(self) -> Reception:
+        """A new, empty store beside the state, in the place of an earlier one: to be opened, filled, closed, and then
+        installed or discarded. It does not outlive the process."""
         ...
 
     def install(self, reception: Reception) -> None:

@@ -23,6 +23,10 @@ CLEAR_SEGMENT_BYTES_MAX = 16
 the synthetic IV (RFC 5297). So the two can never be taken for each other, and the readable ones sort first."""
 
 
+CLEAR_NAMES_START, CLEAR_NAMES_END = b"c\x00\x01", b"c" + (CLEAR_SEGMENT_BYTES_MAX + 1).to_bytes(2, "big")
+"""The range of the cluster records under readable names: what a sealed node needs, the seal and the keyring."""
+
+
 class KeyClass(bytes, enum.Enum):
     """Where a key's record may travel."""
 

@@ -27,7 +27,7 @@ class MemoryHome:
     def prepare(self) -> None:
         """See StateHome."""
 
-    def copy(self) -> MemoryCopy:
+    def copy(self, purpose: str = "copy") -> MemoryCopy:  # noqa: ARG002 - copies have no place here
         """See StateHome."""
         encoded = b"".join(
             part for entry in self._store.scan(b"") for item in entry for part in (len(item).to_bytes(4, "big"), item)
@@ -37,6 +37,10 @@ class MemoryHome:
     def receive(self, files: Files) -> MemoryReception:
         """See StateHome."""
         return MemoryReception(files)
+
+    def stage(self) -> MemoryStaging:
+        """See StateHome."""
+        return MemoryStaging(())
 
     def install(self, reception: Reception) -> None:
         """See StateHome. The two renames of the RocksDB home are one step here."""
@@ -75,6 +79,10 @@ class MemoryCopy:
         """See StateCopy."""
         return self._data[offset : offset + size]
 
+    def open(self) -> MemoryStore:
+        """See StateCopy."""
+        return _decode(self._data)
+
     def discard(self) -> None:
         """See StateCopy."""
 
@@ -97,20 +105,37 @@ class MemoryReception:
 
     def open(self) -> MemoryStore:
         """See Reception."""
-        items: list[bytes] = []
-        offset = 0
-        while offset < len(self._data):
-            end = offset + 4 + int.from_bytes(self._data[offset : offset + 4], "big")
-            items.append(bytes(self._data[offset + 4 : end]))
-            offset = end
-        if offset != len(self._data) or len(items) % 2:
-            raise Corruption("the copy does not decode")
-        store = MemoryStore()
-        if items:
-            store.write(list(zip(items[::2], items[1::2], strict=True)))
-            store.sync()
-        return store
+        return _decode(bytes(self._data))
 
     def discard(self) -> None:
         """See Reception."""
         self._data.clear()
+
+
+class MemoryStaging(MemoryReception):
+    """A store that is filled in place."""
+
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
+        self._store = MemoryStore()
+
+    def open(self) -> MemoryStore:
+        """See Reception."""
+        self._store = self._store.reopened()
+        return self._store
+
+
+def _decode(data: bytes) -> MemoryStore:
+    items: list[bytes] = []
+    offset = 0
+    while offset < len(data):
+        end = offset + 4 + int.from_bytes(data[offset : offset + 4], "big")
+        items.append(bytes(data[offset + 4 : end]))
+        offset = end
+    if offset != len(data) or len(items) % 2:
+        raise Corruption("the copy does not decode")
+    store = MemoryStore()
+    if items:
+        store.write(list(zip(items[::2], items[1::2], strict=True)))
+        store.sync()
+    return store

@@ -3,7 +3,9 @@
     state            the state in use
     state.receiving  a copy that is being received, or was received and is not yet installed
     state.replaced   the state that an install replaced
-    state.copy       a checkpoint that is being sent
+    state.copy       a checkpoint that is being sent to a member
+    state.backup     a checkpoint that is being written to a file
+    state.staged     a store that is being filled from a file
 
 An install renames `state` to `state.replaced` and `state.receiving` to `state`. A crash between the two leaves no
 `state`: `open` then takes the replaced one back. Whatever else it finds beside the state is an orphan and goes.
@@ -21,7 +23,9 @@ from holdfast.storage import folder
 from holdfast.storage.home import Files, Reception, digest_of_names
 from holdfast.storage.rocksdb import RocksStore
 
-_RECEIVING, _REPLACED, _COPY, _BUILDING = ".receiving", ".replaced", ".copy", ".copy.building"
+_RECEIVING, _REPLACED, _STAGED = ".receiving", ".replaced", ".staged"
+_COPIES = (".copy", ".backup")
+_ORPHANS = (_RECEIVING, _REPLACED, _STAGED, *_COPIES, *(f"{copy}.building" for copy in _COPIES))
 
 
 class RocksHome:
@@ -42,7 +46,7 @@ class RocksHome:
             if not path.exists() and replaced.exists():
                 replaced.rename(path)
                 folder.sync_folder(path.parent)
-            for suffix in (_RECEIVING, _REPLACED, _COPY, _BUILDING):
+            for suffix in _ORPHANS:
                 _remove(_beside(path, suffix))
         except OSError as error:
             raise _failed(path, error) from error
@@ -57,9 +61,10 @@ class RocksHome:
         """See StateHome. A checkpoint writes out the memtable and holds the GIL meanwhile; a flush does not."""
         self._store.flush()
 
-    def copy(self) -> RocksCopy:
+    def copy(self, purpose: str = "copy") -> RocksCopy:
         """See StateHome."""
-        path = _beside(self._path, _COPY)
+        assert f".{purpose}" in _COPIES, "what is left of a copy is removed at start"
+        path = _beside(self._path, f".{purpose}")
         _remove(path)
         self._store.checkpoint(str(path))
         return RocksCopy(path)
@@ -67,6 +72,12 @@ class RocksHome:
     def receive(self, files: Files) -> RocksReception:
         """See StateHome."""
         return RocksReception(_beside(self._path, _RECEIVING), files)
+
+    def stage(self) -> RocksStaging:
+        """See StateHome."""
+        staging = RocksStaging(_beside(self._path, _STAGED), ())
+        _remove(staging.path)
+        return staging
 
     def install(self, reception: Reception) -> None:
         """See StateHome."""
@@ -130,6 +141,10 @@ class RocksCopy:
         if len(data) != size:
             raise StorageFailed(f"a file of the copy in {self._path} became shorter while it was sent")
         return data
+
+    def open(self) -> RocksStore:
+        """See StateCopy."""
+        return RocksStore.open(self._path)
 
     def discard(self) -> None:
         """See StateCopy."""
@@ -196,6 +211,15 @@ class RocksReception:
         """See Reception."""
         if self._made:
             _remove(self.path)
+
+
+class RocksStaging(RocksReception):
+    """A folder whose files the store itself makes."""
+
+    def open(self) -> RocksStore:
+        """See Reception."""
+        self._made = True
+        return RocksStore.open(self.path)
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -6,6 +6,7 @@ import click
 
 from holdfast.client.cli.app import SETTINGS, App, Group, pass_app, yes_option
 from holdfast.client.cli.operator_raft_recover import recover
+from holdfast.client.cli.operator_snapshot import snapshot
 from holdfast.client.cli.output import table
 from holdfast.client.results import Peer, PeerList
 
@@ -79,6 +80,9 @@ def remove_peer(app: App, node_id: str, yes: bool) -> None:  # noqa: FBT001
     with app.client() as client:
         index = client.raft.remove_peer(node_id)
     app.show({"data": {"node_id": node_id, "index": index}}, lambda: f"{node_id} is no member any more.")
+
+
+raft.add_command(snapshot)
 
 
 def _value(known: PeerList) -> dict[str, object]:

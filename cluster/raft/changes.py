@@ -13,7 +13,7 @@ from holdfast.cluster.raft.timing import Timing
 from holdfast.proto.errors import Conflict, HoldfastError
 
 OnChangeDone = Callable[[int | HoldfastError], None]
-"""Told the index of a membership change once it is applied, or why it failed."""
+"""Told the index of a membership change or a restore once it is applied, or why it failed."""
 
 _log = structlog.get_logger(__name__)
 

@@ -33,18 +33,20 @@ _HEADER = struct.Struct(">QQQB")
 
 
 class Kind(enum.IntEnum):
-    """What an entry is for. The numbers are pysyncobj's command types."""
+    """What an entry is for. The numbers below 16 are pysyncobj's command types."""
 
     BATCHES = 0
     NOOP = 1
     MEMBERSHIP = 2
+    RESTORE = 16
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One log entry.
 
     cluster_time_ms: milliseconds of leadership the cluster had seen when the leader appended it.
-    payload: for BATCHES the encoded batches, for MEMBERSHIP the encoded configuration, for NOOP empty.
+    payload: for BATCHES the encoded batches, for MEMBERSHIP the encoded configuration, for RESTORE what replaces the
+        state (`restoring.py`), for NOOP empty.
     digest: BLAKE2b-128 of the previous entry's digest and this entry.
     """
 

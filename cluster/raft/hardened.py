@@ -14,10 +14,11 @@ from typing import Any
 import structlog
 from pysyncobj.node import Node
 
-from holdfast.cluster.raft import membership
+from holdfast.cluster.raft import membership, restoring
 from holdfast.cluster.raft.asking import Asking
 from holdfast.cluster.raft.changes import MemberChanges, OnChangeDone
 from holdfast.cluster.raft.consensus import Role
+from holdfast.cluster.raft.copying import Copier, OnCopied
 from holdfast.cluster.raft.entries import Entry, Kind, follow, join_batches
 from holdfast.cluster.raft.following import FollowingNode
 from holdfast.cluster.raft.journal import Journal
@@ -42,12 +43,13 @@ from holdfast.cluster.raft.messages import (
 from holdfast.cluster.raft.outbox import RunJob
 from holdfast.cluster.raft.proposals import OnDone, Proposal, Proposals, not_leader, outcome_unknown
 from holdfast.cluster.raft.reads import Barrier, Barriers, OnBarrier
+from holdfast.cluster.raft.restoring import Restoration, Restores
 from holdfast.cluster.raft.sending import SnapshotSender
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.cluster.raft.timing import Limits, Timing
 from holdfast.cluster.raft.transport import LinksTransport
-from holdfast.proto.errors import Fatal, HoldfastError, NoLeader
-from holdfast.storage.home import StateHome
+from holdfast.proto.errors import Conflict, Fatal, HoldfastError, NoLeader
+from holdfast.storage.home import Reception, StateHome
 
 OnApplied = Callable[[int, Sequence[bytes]], None]
 """Told the index applied and the keys that changed."""
@@ -73,6 +75,8 @@ class HardenedRaft(FollowingNode):
         on_applied: OnApplied,
         timing: Timing,
         limits: Limits,
+        on_content_wanted: Callable[[bytes], None] = lambda _sha256: None,
+        on_replaced: Callable[[bool], None] = lambda _keys_replaced: None,
     ) -> None:
         self._sender: SnapshotSender | None = None
         self._on_applied = on_applied
@@ -89,6 +93,10 @@ class HardenedRaft(FollowingNode):
             clock=clock, rng=rng, run_job=run_job, wake=wake, new_question=self.barriers.new_question,
         )  # fmt: skip
         self._changes = MemberChanges(journal, timing, self._append_members)
+        self.restores = Restores(on_content_wanted)
+        self._on_replaced = on_replaced
+        self._keys_replaced_at = machine.keys_replaced_at
+        self._copier = Copier(home, machine, self._run_job, purpose="backup", on_failure=self._sync_failed)
         self._asking = Asking(
             node_id, barriers=self.barriers, contact=self._contact, timing=timing, clock=clock,
             leader_id=lambda: self.leader_id, leadership=lambda: self.leadership, term=lambda: self.term,
@@ -147,6 +155,32 @@ class HardenedRaft(FollowingNode):
         self._changes.begin(leadership, change, on_done)
         self._wake()
 
+    def restore(self, restoration: Restoration, on_done: OnChangeDone) -> None:
+        """Append the entry that replaces the state. Nothing else is proposed until it is applied; then this node stops
+        leading, so that whoever knows something of the state begins anew. Raises NotLeader or Conflict."""
+        self._check_usable()
+        leadership = self.leadership
+        if leadership is None:
+            raise not_leader(self.leader_id)
+        if not self.ready or leadership.transferring or self.restores.holds_proposals(self.applied):
+            raise Conflict("a restore is under way, or leadership is changing hands; try again in a moment")
+        assert self.restores.has(restoration.sha256), "what is to be restored was prepared"
+        index = self._append_own(leadership, Kind.RESTORE, restoring.encode(restoration)).index
+        self.restores.appended(index, on_done)
+        self._wake()
+
+    def prepare_content(self, sha256: bytes, content: Reception) -> None:
+        """What a restore needs is prepared beside the state."""
+        self.restores.prepare(sha256, content)
+        self._wake()
+
+    def copy_state(self, on_copied: OnCopied) -> None:
+        """Copy the state for a file. Raises Conflict while that is being done."""
+        self._check_usable()
+        if self._copier.busy:
+            raise Conflict("the state is being copied already; try again in a moment")
+        self._copier.copy(on_copied)
+
     def transfer(self, target: str) -> None:
         """Begin to hand leadership to a member that `Leadership.successors` names."""
         assert self.leadership is not None, "only a leader hands leadership over"
@@ -156,6 +190,7 @@ class HardenedRaft(FollowingNode):
     def fail_all(self, error: Callable[[], HoldfastError], *, reads: Callable[[], HoldfastError] | None = None) -> None:
         """Resolve everything that waits: the node stops or has failed. reads: the error for reads, if another."""
         self._changes.fail(error)
+        self.restores.fail(error)
         if self.leadership is not None:
             self.leadership.rounds.abandon()
         self.proposals.fail(queued=error, appended=error)
@@ -273,6 +308,7 @@ class HardenedRaft(FollowingNode):
 
     def _leadership_ended(self, ended: Leadership) -> None:
         self._changes.fail(outcome_unknown)
+        self.restores.fail(outcome_unknown)
         self._contact.had_while_leading(ended.quorum_contact_s(self._clock()))
         ended.rounds.abandon()
         if self._sender is not None:
@@ -288,6 +324,7 @@ class HardenedRaft(FollowingNode):
         while (
             self.proposals.queued
             and not leadership.transferring
+            and not self.restores.holds_proposals(self.applied)
             and self.proposals.uncommitted_bytes < self._limits.uncommitted_bytes
         ):
             if appended_bytes >= self._limits.tick_bytes:
@@ -352,10 +389,14 @@ class HardenedRaft(FollowingNode):
         """Apply a chunk of what is committed and durable here. Never beyond the synced log, so that after a crash the
         state is always a point on it."""
         until = min(self.commit, self.log.synced)
-        if self.applied >= until or (self._sender is not None and self._sender.copying):
+        if self.applied >= until or self._copier.copying or (self._sender is not None and self._sender.copier.copying):
             return
         count = min(until - self.applied, self._limits.apply_entries)
         entries = self.log.between(self.applied + 1, count=count, bytes_max=self._limits.apply_bytes)
+        entries = restoring.before_restore(entries)
+        if not entries:
+            self._apply_restore(self.log.entry(self.applied + 1))
+            return
         try:
             chunk = self.machine.apply(entries)
         except Fatal:
@@ -380,7 +421,33 @@ class HardenedRaft(FollowingNode):
         if on_done is not None:
             on_done(entry.index)
 
+    def _apply_restore(self, entry: Entry) -> None:
+        """Put the prepared content in the place of the state. A crash before it is in place leaves the old state, which
+        comes to this entry again; one after it leaves the state as of this entry."""
+        restoration = restoring.decode(entry)
+        content = self.restores.content(restoration)
+        if content is None or self._jobs:
+            return
+        changed = restoring.exchange(content, machine=self.machine, home=self._home, entry=entry)
+        self.applied = entry.index
+        _log.warning("state_restored", index=entry.index, keys_replaced=restoration.replace_keys)
+        self._run_job(self._home.tidy, self._tidied)
+        self._state_exchanged(entry.index, changed)
+        self.restores.done(entry.index)
+        if self.leadership is not None:
+            self.leadership.tell_commit()
+            self._follow(self.term, "")
+        self._wake()
+
+    def _tidied(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._sync_failed(error)
+
     def _state_exchanged(self, index: int, changed: Sequence[bytes]) -> None:
+        """Whoever holds keys or anything else of the state before is told before anybody reads the new one."""
+        before, self._keys_replaced_at = self._keys_replaced_at, self.machine.keys_replaced_at
+        self.restores.passed()
+        self._on_replaced(self._keys_replaced_at != before)
         self._on_applied(index, changed)
         self.barriers.applied(index)
 

@@ -19,6 +19,8 @@ from holdfast.cluster.peer.links import Links
 from holdfast.cluster.raft import membership
 from holdfast.cluster.raft.admission import admit
 from holdfast.cluster.raft.consensus import ConsensusStatus, Listener, Member, Outcome, Role, RoleListener
+from holdfast.cluster.raft.copying import CopiedState
+from holdfast.cluster.raft.entries import Kind, Position
 from holdfast.cluster.raft.hardened import HardenedRaft, no_leader
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.lineage import Verdict, judge
@@ -26,6 +28,7 @@ from holdfast.cluster.raft.membership import Configuration
 from holdfast.cluster.raft.messages import MalformedMessage
 from holdfast.cluster.raft.outbox import Job, OnJobDone
 from holdfast.cluster.raft.proposals import not_leader
+from holdfast.cluster.raft.restoring import Restoration, decode
 from holdfast.cluster.raft.statemachine import DATA, StateMachine
 from holdfast.cluster.raft.status import status_of
 from holdfast.cluster.raft.timing import Limits, Timing
@@ -44,7 +47,7 @@ from holdfast.proto.errors import (
     Unavailable,
 )
 from holdfast.storage.batch import Batch, Record
-from holdfast.storage.home import StateHome
+from holdfast.storage.home import Reception, StateCopy, StateHome
 from holdfast.storage.listing import children
 from holdfast.storage.store import Store
 
@@ -102,6 +105,10 @@ class RaftNode:
         self._timer: asyncio.TimerHandle | None = None
         self._listeners: list[Listener] = []
         self._role_listeners: list[RoleListener] = []
+        self._replaced_listeners: list[Callable[[bool], None]] = []
+        self.on_content_wanted: Callable[[bytes], None] = lambda _sha256: None
+        """Told the SHA-256 of the snapshot file that this node needs to go on: it has come to the entry of a restore.
+        Set before `start`; answered by `prepare_content`."""
         self._announced: tuple[Role, int, str, bool] | None = None
         self._machine: HardenedRaft | None = None
         self._transfers: set[asyncio.Future[str]] = set()
@@ -127,6 +134,8 @@ class RaftNode:
             on_applied=self._applied,
             timing=self._timing,
             limits=self._limits,
+            on_content_wanted=lambda sha256: self.on_content_wanted(sha256),
+            on_replaced=self._replaced,
         )
         self._machine.set_eligible(eligible=self._eligible)
         self._links.bind(
@@ -247,6 +256,10 @@ class RaftNode:
         for listener in list(self._listeners):
             listener(index, changed)
 
+    def _replaced(self, keys_replaced: bool) -> None:  # noqa: FBT001 - what it is called with
+        for listener in list(self._replaced_listeners):
+            listener(keys_replaced)
+
     def _running(self) -> HardenedRaft:
         """The machine. Raises the Fatal that ended it, or Unavailable when the node was not started or has stopped."""
         if self._fatal is not None:
@@ -309,6 +322,61 @@ class RaftNode:
         """See Consensus."""
         self._role_listeners.append(listener)
         return lambda: _remove(self._role_listeners, listener)
+
+    def on_replaced(self, listener: Callable[[bool], None]) -> None:
+        """Have a listener called whenever the whole state was replaced, by a restore or by a member's snapshot, before
+        anybody can read the new one. It is told whether the cluster's keys are others than before."""
+        self._replaced_listeners.append(listener)
+
+    # Snapshot files
+
+    async def copy_state(self) -> CopiedState:
+        """A copy of the state as it stands on this node. Raises Conflict while another one is being made."""
+        machine = self._running()
+        future: asyncio.Future[CopiedState] = self._loop.create_future()
+
+        def copied(at: Position, copy: StateCopy) -> None:
+            if future.done():
+                self._run_job(copy.discard, lambda _error: None)
+            else:
+                future.set_result(CopiedState(at, machine.log.configurations.at(at.index).configuration, copy))
+
+        machine.copy_state(copied)
+        return await future
+
+    def stage_content(self) -> Reception:
+        """A place beside the state to prepare a snapshot's content in. What was prepared before is given up."""
+        self._running().restores.drop()
+        return self._state.stage()
+
+    def prepare_content(self, sha256: bytes, content: Reception) -> None:
+        """The content of a snapshot file is prepared: filled, synced, closed."""
+        machine = self._running()
+        self._guarded(lambda: machine.prepare_content(sha256, content))
+
+    def content_prepared(self, sha256: bytes) -> bool:
+        """Whether the content of a snapshot file is prepared."""
+        return self._running().restores.has(sha256)
+
+    def content_wanted(self) -> bytes:
+        """The SHA-256 of the file that this node waits for; empty when it waits for none."""
+        return self._running().restores.wanted
+
+    def content_in_log(self, sha256: bytes) -> bool:
+        """Whether a member that follows this node's log may come to a restore of this content."""
+        log = self._running().log
+        entries = log.between(log.base.index + 1, count=log.last_index, bytes_max=1 << 62)
+        return any(entry.kind is Kind.RESTORE and decode(entry).sha256 == sha256 for entry in entries)
+
+    async def restore(self, restoration: Restoration, *, timeout_s: float) -> int:
+        """Replace the state of the cluster by prepared content. Returns the log index at which it was replaced. Raises
+        NotLeader, Conflict or OutcomeUnknown."""
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._running().restore(restoration, lambda result: _settle(future, result))
+        late = OutcomeUnknown(
+            "the restore was not confirmed in time and may still take effect; look before you repeat it"
+        )
+        return await self._within(future, timeout_s, lambda: _settle(future, late))
 
     def status(self) -> ConsensusStatus:
         """See Consensus. Raises Unavailable before `start`; works to the end after a Fatal."""

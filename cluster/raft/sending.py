@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from holdfast.cluster.raft.copying import Copier
 from holdfast.cluster.raft.entries import Position
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.membership import Step
@@ -85,8 +86,7 @@ class SnapshotSender:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._term = term
-        self._home = home
-        self._machine = machine
+        self.copier = Copier(home, machine, run_job, purpose="copy", on_failure=on_failure)
         self._journal = journal
         self._timing = timing
         self._limits = limits
@@ -103,8 +103,6 @@ class SnapshotSender:
         self._used_s = float("-inf")
         self._budget_bytes = 0.0
         self._budget_at_s = float("-inf")
-        self.copying = False
-        """Whether a copy is being made: nothing may be applied."""
 
     @property
     def holds_from(self) -> int | None:
@@ -121,7 +119,7 @@ class SnapshotSender:
             self._transfer = None
         if self._transfer is None and connected:
             self._transfer = _Transfer(min(connected))
-        if self._busy:
+        if self._busy or self.copier.busy:
             return
         # Whoever lost its session finds the same snapshot when it is back soon, and goes on where it was. But the log
         # is not held for ever for a snapshot that does not arrive.
@@ -132,32 +130,15 @@ class SnapshotSender:
         elif self._transfer is None:
             return
         elif self._snapshot is None:
-            self._make_snapshot()
+            self.copier.copy(self._copied, wanted=lambda: not self._ended)
         elif self._snapshot.at.index < self._journal.base.index:
             self._drop_snapshot()
         else:
             self._go_on(self._snapshot, self._transfer, now_s)
 
-    def _make_snapshot(self) -> None:
-        self._busy = True
-        self._run_job(self._home.prepare, self._prepared)
-
-    def _prepared(self, error: BaseException | None) -> None:
-        self._busy = False
-        if error is not None:
-            self._on_failure(error)
-        elif not self._ended:
-            at, copies = self._machine.applied, list[StateCopy]()
-            self._busy = self.copying = True
-            self._run_job(lambda: copies.append(self._home.copy()), lambda error: self._copied(at, copies, error))
-
-    def _copied(self, at: Position, copies: list[StateCopy], error: BaseException | None) -> None:
-        self._busy = self.copying = False
-        if error is not None:
-            self._on_failure(error)
-            return
+    def _copied(self, at: Position, copy: StateCopy) -> None:
         identity = self._rng.getrandbits(128).to_bytes(16, "big")
-        self._snapshot = Snapshot(identity, at, self._journal.configurations.at(at.index), copies[0])
+        self._snapshot = Snapshot(identity, at, self._journal.configurations.at(at.index), copy)
         if self._ended:
             self._drop_snapshot()
             return
@@ -178,7 +159,7 @@ class SnapshotSender:
         """The term of leading is over."""
         self._ended = True
         self._transfer = None
-        if not self._busy:
+        if not self._busy and not self.copier.busy:
             self._drop_snapshot()
 
     # One transfer

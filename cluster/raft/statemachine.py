@@ -47,11 +47,15 @@ class AppliedMeta(msgspec.Struct, frozen=True, array_like=True):
 
     at: the last entry applied. state_digest: rolls over the outcome of every batch; equal inputs on two replicas that
     gave different outcomes show here.
+    restored_at: the entry that replaced the state last; 0 when none did. Every record counts as written there or later.
+    keys_replaced_at: the same of the last one that also replaced the seal and the keyring.
     """
 
     format: int = FORMAT
     at: Position = Position()
     state_digest: bytes = ORIGIN_DIGEST
+    restored_at: int = 0
+    keys_replaced_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ class StateMachine:
         return self._meta.at
 
     @property
+    def keys_replaced_at(self) -> int:
+        """The last entry that replaced the seal and the keyring; 0 when none did."""
+        return self._meta.keys_replaced_at
+
+    @property
     def state_digest(self) -> bytes:
         """The rolling digest of all outcomes."""
         return self._meta.state_digest
@@ -99,7 +108,9 @@ class StateMachine:
     def get(self, key: bytes) -> Record | None:
         """The record under a physical key."""
         stored = self._store.get(DATA + key)
-        return None if stored is None else Record(stored[8:], _U64.unpack_from(stored)[0])
+        if stored is None:
+            return None
+        return Record(stored[8:], max(_U64.unpack_from(stored)[0], self._meta.restored_at))
 
     def keys(self, prefix: bytes) -> list[bytes]:
         """The physical keys that begin with a prefix."""
@@ -139,7 +150,7 @@ class StateMachine:
     def revision(self, key: bytes) -> int:
         """The revision of a record; 0 when there is none."""
         stored = self._store.get(DATA + key)
-        return 0 if stored is None else int(_U64.unpack_from(stored)[0])
+        return 0 if stored is None else max(_U64.unpack_from(stored)[0], self._meta.restored_at)
 
     def _remembered(self, request_key: bytes, now_ms: int) -> bytes | None:
         stored = self._store.get(_REQUEST + request_key)
@@ -161,6 +172,23 @@ class StateMachine:
             if request_key not in renewed and stored is not None and stored[:8] == index_key[1:9]:
                 keys.append(_REQUEST + request_key)
         return keys
+
+
+def take_over(store: Store, machine: StateMachine, entry: Entry, *, keys_replaced: bool, content: bytes) -> None:
+    """Give a store that holds other records the place of a machine's state after `entry`, which replaces all records.
+
+    Request records are not taken over: what they say was done is gone, so that a retry must do it again."""
+    before = machine._meta  # noqa: SLF001 - the two are one
+    position = Position(entry.index, entry.term, entry.cluster_time_ms, entry.digest)
+    state = hashlib.blake2b(before.state_digest + _U64.pack(entry.index) + b"r" + content, digest_size=DIGEST_BYTES)
+    meta = AppliedMeta(
+        FORMAT, position, state.digest(), entry.index, entry.index if keys_replaced else before.keys_replaced_at
+    )
+    configuration = machine.store.get(_CONFIGURATION)
+    puts = [(_META, msgspec.msgpack.encode(meta))]
+    if configuration is not None:
+        puts.append((_CONFIGURATION, configuration))
+    store.write(puts)
 
 
 def _expired_at(recorded_ms: int, now_ms: int) -> bool:
@@ -191,8 +219,11 @@ class _Run:
             outcomes = [self._batch(batch, entry) for batch in batches]
         elif entry.kind is Kind.MEMBERSHIP:
             self._configuration = entry.payload
+        else:
+            assert entry.kind is Kind.NOOP, "a restore is no change of records"
         position = Position(entry.index, entry.term, entry.cluster_time_ms, entry.digest)
-        self.meta = AppliedMeta(FORMAT, position, _roll(self.meta.state_digest, entry.index, outcomes))
+        digest = _roll(self.meta.state_digest, entry.index, outcomes)
+        self.meta = msgspec.structs.replace(self.meta, at=position, state_digest=digest)
         return outcomes
 
     def _batch(self, batch: Batch, entry: Entry) -> Outcome:

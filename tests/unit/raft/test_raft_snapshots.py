@@ -401,12 +401,12 @@ def test_nothing_is_applied_while_the_copy_is_made() -> None:
     sender = node.machine._sender
     assert sender is not None
     before = node.machine.applied
-    sender.copying = True
+    sender.copier.copying = True
     node.propose(put(b"meanwhile", b"v"))
     node.acknowledge("b")
     assert node.machine.commit > before
     assert node.machine.applied == before
-    sender.copying = False
+    sender.copier.copying = False
     node.tick()
     assert node.machine.applied > before
 
