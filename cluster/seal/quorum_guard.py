@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -24,11 +25,29 @@ _FRESH_S_MAX = 0.05
 _log = structlog.stdlib.get_logger(__name__)
 
 
+class Handle(Protocol):
+    """A timer that was set."""
+
+    def cancel(self) -> None:
+        """Do not fire. May be called again."""
+        ...
+
+
+CallLater = Callable[[float, Callable[[], None]], Handle]
+"""Call back after so many seconds, as asyncio's event loop does."""
+
+
+def call_later(delay_s: float, callback: Callable[[], None]) -> Handle:
+    """By the running event loop."""
+    return asyncio.get_running_loop().call_later(delay_s, callback)
+
+
 class QuorumGuard:
     """The watch over one node's seal.
 
     enabled: whether the node seals itself at all. grace_s: see QuorumWatch. clock: seconds, never going back, running
     while the machine is suspended. on_sealed: called after each sealing for want of a quorum. Must not block.
+    call_later: sets the timer.
     """
 
     def __init__(
@@ -40,7 +59,9 @@ class QuorumGuard:
         grace_s: float,
         clock: Callable[[], float],
         on_sealed: Callable[[], None],
+        call_later: CallLater = call_later,
     ) -> None:
+        self._call_later = call_later
         self._seal = seal
         self._consensus = consensus
         self._enabled = enabled
@@ -50,7 +71,7 @@ class QuorumGuard:
         self._interval_s = min(_INTERVAL_S_MAX, grace_s / 10)
         self._fresh_s = min(_FRESH_S_MAX, grace_s / 20)
         self._watch: QuorumWatch | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Handle | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self.lost_quorum = False
         """Whether the node holds no keys because this guard sealed it; until it is opened again."""
@@ -101,7 +122,7 @@ class QuorumGuard:
         self._on_sealed()
 
     def _on_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._on_timer)
+        self._timer = self._call_later(self._interval_s, self._on_timer)
         self.check()
 
     def _changed(self, status: SealStatus) -> None:
