@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 NODES  ?= 3
+SEEDS  ?= 1000
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev check test bench bench-requests bench-consensus fmt proto lock clean
+.PHONY: help run dev check test simulate bench bench-requests bench-consensus fmt proto lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +40,9 @@ check: dev ## format, lint, types, import contracts, tidy, unit, property and si
 
 test: dev ## everything in check's test suites, then integration and end-to-end tests with real processes
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests
+
+simulate: dev ## live SEEDS=1000 simulated lives of a cluster (SEEDS=17:17 replays one), in two processes
+	@PYTHONPATH=tests $(BIN)/python tests/simulation/simulate.py $(SEEDS)
 
 bench: bench-requests bench-consensus ## measure requests, then the consensus module alone
 

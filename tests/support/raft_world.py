@@ -72,11 +72,6 @@ class Process:
     tick_scheduled: bool = False
     alive: bool = True
 
-    @property
-    def disk_failed(self) -> bool:
-        """Whether a sync has failed in this life."""
-        return self.worker.failed
-
 
 class World:
     """Nodes, network, disks and time. `pool` names all nodes that may exist, `initial` the first members.
@@ -94,7 +89,7 @@ class World:
         timing: Timing | None = None,
         clock_spread: float = 0.0,
         hashed: bool = False,
-        on_start: Callable[[Process], None] = lambda _process: None,
+        on_start: Callable[[World, Process], None] = lambda _world, _process: None,
     ) -> None:
         self.random = random.Random(seed)
         self.now_s = 100.0
@@ -204,13 +199,13 @@ class World:
         )
         machine.eligible = True
         process = Process(node_id, machine, transport, clock, Contact(node_id, self.pool, self.now_s), worker)
-        home.on_step = lambda _step: self._install_step(node_id)
+        home.on_step = lambda step: self._install_step(node_id, step)
         box.append(process)
         worker.process = process
         links.attach(process)
         self.processes[node_id] = process
         self.checks.voter_sets.add(machine.log.configurations.voters)
-        self.on_start(process)
+        self.on_start(self, process)
         self.after(self.random.random() * 0.01, lambda: self._timer(process))
 
     def clock_rate(self) -> float:
@@ -226,16 +221,17 @@ class World:
         for peer in sorted(self.processes):
             self.network.session_down(process.node_id, peer)
         journal_store, home = self.stores[node_id]
-        keeps = 0 if process.disk_failed else 1
+        keeps = 0 if self._disk_failed(node_id) else 1
         self.stores[node_id] = (
             journal_store.crash(unsynced_kept=keeps * self.random.randint(0, journal_store.unsynced_writes)),
             home.crash(unsynced_kept=keeps * self.random.randint(0, home.store.unsynced_writes)),
         )
 
-    def _install_step(self, node_id: str) -> None:
+    def _install_step(self, node_id: str, step: str) -> None:
         """Between the steps of an install the power may go."""
         self.installs += 1
-        self.trace.count("step of a snapshot install", node_id)
+        if step == "after":
+            self.trace.count("snapshot installed", node_id)
         if self.random.random() < self.death_in_install:
             self.deaths_in_install += 1
             self.trace.count("death in an install", node_id)
@@ -264,11 +260,15 @@ class World:
 
     def _ended(self, process: Process, error: Fatal) -> None:
         """The machine gave up, and its process ends: it must have a reason."""
-        if not process.disk_failed:
+        if not self._disk_failed(process.node_id):
             raise Violation(f"{process.node_id} stopped itself: {error}") from error
         self.trace.count("stopped by a failed sync", process.node_id)
         if process.alive:
             self.crash(process.node_id)
+
+    def _disk_failed(self, node_id: str) -> bool:
+        journal_store, home = self.stores[node_id]
+        return journal_store._failed or home.store._failed
 
     def _timer(self, process: Process) -> None:
         if not process.alive:
@@ -294,6 +294,8 @@ class World:
         leaders = [p for p in self.processes.values() if p.machine.role is Role.LEADER]
         return max(leaders, key=lambda p: p.machine.term, default=None)
 
-    def add_member(self, node_id: str) -> Callable[[membership.Configuration], membership.Configuration]:
+    def add_member(
+        self, node_id: str, *, voter: bool = True
+    ) -> Callable[[membership.Configuration], membership.Configuration]:
         """The change that adds a member of the pool."""
-        return lambda configuration: configuration.with_learner(member(node_id))
+        return lambda configuration: configuration.with_learner(member(node_id, voter=voter))

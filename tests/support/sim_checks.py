@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from support.raft_rig import members
 
-from holdfast.cluster.raft import messages
+from holdfast.cluster.raft import membership, messages
 from holdfast.cluster.raft.consensus import Outcome, Role
-from holdfast.cluster.raft.entries import Entry
+from holdfast.cluster.raft.entries import Entry, Kind
 from holdfast.cluster.raft.hardened import HardenedRaft
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.membership import Configuration
@@ -26,7 +27,8 @@ from holdfast.storage.memory import MemoryStore
 if TYPE_CHECKING:
     from support.raft_world import Process, World
 
-_APPEND_REPLY, _VOTE_REPLY = 6, 4
+_APPEND_REPLY, _TIMEOUT_NOW, _VOTE_REPLY = 6, 8, 4
+"""The second byte of these messages."""
 
 
 class Violation(AssertionError):
@@ -96,6 +98,8 @@ class Checks:
         self._entries: dict[tuple[int, int], bytes] = {}
         self._votes: dict[tuple[str, int], str] = {}
         self._seen: dict[str, tuple[HardenedRaft, Role, int, str, int]] = {}
+        self._members = membership.initial(members(world.initial))
+        self._asked: dict[str, int] = {}
         self.voter_sets: set[tuple[str, ...]] = set()
 
     # Logs
@@ -117,9 +121,16 @@ class Checks:
 
     def applied_entry(self, entry: Entry, outcomes: list[Outcome]) -> None:
         """State Machine Safety: every node applies the same entry at an index, with the same outcomes."""
+        if entry.index not in self.applied and entry.kind is Kind.MEMBERSHIP and entry.index > 1:
+            self._members_applied(membership.decode(entry.payload))
         known = self.applied.setdefault(entry.index, (entry, outcomes))
         if known[0].digest != entry.digest or known[0] != entry or known[1] != outcomes:
             raise Violation(f"state machine safety: two histories at index {entry.index}")
+
+    def _members_applied(self, configuration: Configuration) -> None:
+        before, self._members = self._members, configuration
+        promoted = len(configuration.members) == len(before.members)
+        self.trace.count("learner promoted" if promoted else "membership changed", "", ",".join(configuration.voters))
 
     def applied_chunk(self, node_id: str, index: int, digest: bytes) -> None:
         """However entries fall into chunks, equal positions are equal states."""
@@ -150,6 +161,8 @@ class Checks:
             raise Violation(f"{process.node_id} went back from term {term} to {machine.term}")
         if machine.role is Role.LEADER and (role is not Role.LEADER or machine.term != term):
             self.trace.count("election won", process.node_id, f"term {machine.term}")
+            if self._asked.get(process.node_id) == machine.term - 1:
+                self.trace.count("leadership handed over", process.node_id)
             known = self.leaders.setdefault(machine.term, process.node_id)
             if known != process.node_id:
                 raise Violation(f"election safety: {known} and {process.node_id} lead in term {machine.term}")
@@ -214,13 +227,15 @@ class Checks:
     def sends(self, process: Process, receiver: str, payload: bytes) -> None:
         """A message leaves. Acknowledgements and votes are of what the disk has; a node whose disk has failed is
         silent."""
-        if process.disk_failed:
+        if process.worker.told:
             raise Violation(f"{process.node_id} speaks after its disk has failed")
         if payload[1] == _APPEND_REPLY:
             reply = messages.decode(payload)
             assert isinstance(reply, AppendReply)
             if reply.accepted and not self.holds_durably(process.node_id, reply.index):
                 raise Violation(f"{process.node_id} acknowledges {reply.index}, which its disk does not have")
+        elif payload[1] == _TIMEOUT_NOW:
+            self._asked[receiver] = messages.decode(payload).term
         elif payload[1] == _VOTE_REPLY:
             vote = messages.decode(payload)
             assert isinstance(vote, VoteReply)

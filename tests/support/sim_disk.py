@@ -24,6 +24,9 @@ class Worker:
         self._free_s = 0.0
         self.process: Process | None = None
         self.failed = False
+        """Whether a sync has failed in this life."""
+        self.told = False
+        """Whether the machine was told so."""
 
     def run(self, job: Job, on_done: OnJobDone) -> None:
         """See RunJob."""
@@ -43,8 +46,12 @@ class Worker:
                     world.trace.count("sync failed", self._node_id)
                     error.append(failure)
 
+        def tell() -> None:
+            self.told = self.failed
+            on_done(error[0] if error else None)
+
         def done() -> None:
-            world.guard(process, lambda: on_done(error[0] if error else None))
+            world.guard(process, tell)
 
         world.after(begins_s - world.now_s + takes_s * world.random.random(), work)
         world.after(self._free_s - world.now_s, done)

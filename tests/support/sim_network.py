@@ -72,7 +72,7 @@ class Network:
         """Send on the sender's session. False when there is none."""
         world, chance, random = self._world, self.chance, self._world.random
         session = sender.sessions.get(receiver)
-        if session is None:
+        if session is None or not sender.alive:
             return False
         world.checks.sends(sender, receiver, payload)
         sent_s, known = world.now_s, sender.contact.sent(world.now_s)
