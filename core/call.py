@@ -8,7 +8,7 @@ from typing import Protocol
 from holdfast.core.audit import AuditTrail
 from holdfast.core.deadline import Deadline
 from holdfast.core.idempotency import Recorder
-from holdfast.core.plugin import Caller
+from holdfast.core.plugin import Caller, HandlerContext
 from holdfast.core.request import Request, Response
 from holdfast.core.router import Route
 from holdfast.core.tokens import TokenEntry
@@ -45,6 +45,7 @@ class Admitted:
 
     token: TokenEntry
     route: Route
+    context: HandlerContext
 
 
 @dataclass(frozen=True)

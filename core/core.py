@@ -24,11 +24,14 @@ from holdfast.core.deadline import Deadline
 from holdfast.core.locks import KeyedLocks
 from holdfast.core.mounts import MOUNTS_PATH, MountCache, MountTable, new_mount
 from holdfast.core.paths import split
-from holdfast.core.plugin import Caller, Engine, HandlerContext, jsondata
+from holdfast.core.plugin import Caller, Engine, HandlerContext, StorageView, jsondata
 from holdfast.core.plugin.times import rfc3339
-from holdfast.core.policy import Policy, RootOnly
-from holdfast.core.request import DATA_BYTES_MAX, Consistency, Request, Response
-from holdfast.core.router import Router, SystemMount
+from holdfast.core.policy import Policy
+from holdfast.core.policy.acl import Asked, Decision
+from holdfast.core.policy.engine import policy_mounts
+from holdfast.core.policy.store import StoredPolicies
+from holdfast.core.request import DATA_BYTES_MAX, Consistency, Operation, Request, Response
+from holdfast.core.router import Route, Router, SystemMount
 from holdfast.core.system import SYSTEM_MOUNTS
 from holdfast.core.tokens import TokenEntry
 from holdfast.proto.errors import (
@@ -40,6 +43,7 @@ from holdfast.proto.errors import (
     NotLeader,
     OutcomeUnknown,
     Overloaded,
+    PermissionDenied,
     Unavailable,
 )
 from holdfast.storage.barrier import Barrier
@@ -80,12 +84,13 @@ class Core:
         self._node_id = node_id
         self._consensus = consensus
         self._barrier = barrier
-        self._router = Router(engines, [*SYSTEM_MOUNTS, *system])
+        policies = StoredPolicies()
+        self._router = Router(engines, [*SYSTEM_MOUNTS, *policy_mounts(policies), *system])
         self._forwarder = forwarder
         self._audit = audit
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
-        self._policy = policy or RootOnly()
+        self._policy = policy or policies
         self._limits = limits or Limits()
         self._locks = KeyedLocks(waiters_max=self._limits.waiters_max, total_max=self._limits.writes_max)
         self._mounts = MountCache()
@@ -138,6 +143,7 @@ class Core:
     def forget(self) -> None:
         """Drop everything decrypted that outlives a request. To be called when the node is sealed."""
         self._mounts.forget()
+        self._policy.forget()
 
     # --- the way in
 
@@ -179,7 +185,7 @@ class Core:
     async def _answer(self, call: Call, txn: Transaction) -> Response:
         admitted = await self._admit(call, txn)
         await call.trail.decision()
-        response = await self._run(call, txn, admitted)
+        response = await self._run(txn, admitted)
         assert not txn.writes, "a handler of a read has written"
         return response
 
@@ -265,7 +271,7 @@ class Core:
 
     async def _evaluate(self, call: Call, txn: Transaction) -> Response:
         # Token and policy again, now in the write's own transaction: a token revoked meanwhile makes it conflict.
-        return await self._run(call, txn, await self._admit(call, txn))
+        return await self._run(txn, await self._admit(call, txn))
 
     async def _believed(
         self, call: Call, evaluate: Callable[[Call, Transaction], Awaitable[T]]
@@ -302,27 +308,52 @@ class Core:
     # --- what reads and writes share
 
     async def _decide(self, call: Call, txn: Transaction) -> TokenEntry:
-        token = await self._permit(call, txn, sudo=True)
+        token = await self._identify(call, txn)
+        await self._permit(txn, token, _asked(call.request, call.request.operation, sudo=True))
         await call.trail.decision()
         return token
 
-    async def _permit(self, call: Call, txn: Transaction, *, sudo: bool = False) -> TokenEntry:
-        """Token and policy. Raises Unauthenticated or PermissionDenied."""
-        request = call.request
+    async def _identify(self, call: Call, txn: Transaction) -> TokenEntry:
+        """Who asks. Raises Unauthenticated."""
         await call.trail.prepare(txn)
-        token = await tokens.lookup(txn.view(tokens.TOKENS_PREFIX), request.token, now=self._now())
+        token = await tokens.lookup(txn.view(tokens.TOKENS_PREFIX), call.request.token, now=self._now())
         call.trail.token = token
-        await self._policy.check(txn, token, path=request.path, operation=request.operation, sudo=sudo)
         return token
 
-    async def _admit(self, call: Call, txn: Transaction) -> Admitted:
-        """Token, policy and route, in this order: who has no token learns nothing of the mounts."""
-        token = await self._permit(call, txn)
-        return Admitted(token, self._router.route(await self._mounts.table(txn), call.request))
+    async def _permit(self, txn: Transaction, token: TokenEntry, asked: Asked) -> Decision:
+        """Raises PermissionDenied unless the token's policies allow what is asked."""
+        decision = await self._policy.decide(txn, token, asked)
+        if not decision.allowed:
+            raise PermissionDenied(
+                "the token's policies do not allow this: ask for a policy that does. Who may use sys/why-denied can"
+                " see which rule decided: `holdfast policy why-denied`"
+            )
+        return decision
 
-    async def _run(self, call: Call, txn: Transaction, admitted: Admitted) -> Response:
-        route = admitted.route
-        context = HandlerContext(
+    async def _admit(self, call: Call, txn: Transaction) -> Admitted:
+        """Token, policy and route. Who has no token, or may not do this, learns nothing of the mounts."""
+        token = await self._identify(call, txn)
+        request = call.request
+        try:
+            route = self._router.route(await self._mounts.table(txn), request)
+        except Fatal:
+            raise
+        except HoldfastError:
+            await self._permit(txn, token, _asked(request, request.operation))
+            raise
+        context = self._context(call, route, token)
+        operation = request.operation
+        if route.path_spec.exists is not None and operation in (Operation.CREATE, Operation.UPDATE):
+            there = await route.path_spec.exists(context, _view(txn, route))
+            operation = Operation.UPDATE if there else Operation.CREATE
+        await self._permit(txn, token, _asked(request, operation, sudo=route.path_spec.sudo))
+        return Admitted(token, route, context)
+
+    async def _run(self, txn: Transaction, admitted: Admitted) -> Response:
+        return await admitted.route.spec.handler(admitted.context, _view(txn, admitted.route))
+
+    def _context(self, call: Call, route: Route, token: TokenEntry) -> HandlerContext:
+        return HandlerContext(
             operation=call.request.operation,
             path=route.path,
             fields=route.fields,
@@ -330,9 +361,8 @@ class Core:
             now=self._now(),
             random_bytes=self._random_bytes,
             options=route.options,
-            caller=_caller(admitted.token),
+            caller=_caller(token),
         )
-        return await route.spec.handler(context, txn.view(route.view_prefix))
 
     async def _audited(self, call: Call, work: Awaitable[T]) -> T:
         """Do the work within the deadline and record its outcome before anybody is told."""
@@ -390,3 +420,13 @@ class Core:
 
 def _caller(token: TokenEntry) -> Caller:
     return Caller(accessor=token.accessor, display_name=token.display_name, policies=token.policies)
+
+
+def _asked(request: Request, operation: Operation, *, sudo: bool = False) -> Asked:
+    """What the policies are asked. A list is one of a path that ends in "/", as Vault's are."""
+    path = request.path.removesuffix("/") + "/" if operation is Operation.LIST else request.path
+    return Asked(path, operation, request.data, sudo=sudo)
+
+
+def _view(txn: Transaction, route: Route) -> StorageView:
+    return txn.view(route.view_prefix) if route.view_prefix else txn

@@ -20,7 +20,8 @@ _FALLBACK = {Operation.CREATE: Operation.UPDATE, Operation.UPDATE: Operation.CRE
 
 @dataclass(frozen=True)
 class SystemMount:
-    """A mount that is always there. path: ends in "/". view_prefix: where its engine's records are."""
+    """A mount that is always there. path: ends in "/". view_prefix: where its engine's records are; empty for the whole
+    tree."""
 
     path: str
     engine: Engine
@@ -31,12 +32,13 @@ class SystemMount:
 class Route:
     """What serves a request.
 
-    view_prefix: where the engine's records are. path: relative to the mount. fields: captures of its pattern.
-    object_key: names what the request is about: the mount and the captures, so that `data/x` and `metadata/x` are one
-    object.
+    view_prefix: where the engine's records are; empty for the whole tree. path: relative to the mount. fields: captures
+    of its pattern. object_key: names what the request is about: the mount and the captures, so that `data/x` and
+    `metadata/x` are one object.
     """
 
     spec: OperationSpec
+    path_spec: PathSpec
     view_prefix: str
     options: Mapping[str, str] = field(repr=False)
     path: str = field(repr=False)
@@ -85,6 +87,7 @@ def _match(
             operation = _operation(spec, request)
             return Route(
                 spec=operation,
+                path_spec=spec,
                 view_prefix=view_prefix,
                 options=options,
                 path="/".join(path),

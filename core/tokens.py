@@ -87,7 +87,7 @@ async def create_root(view: StorageView, *, now: datetime, random_bytes: Callabl
         display_name="root",
         path="auth/token/root",
     )
-    return await _store(view, entry, random_bytes)
+    return await create(view, entry, random_bytes)
 
 
 async def lookup(view: StorageView, token: str, *, now: datetime) -> TokenEntry:
@@ -112,7 +112,8 @@ async def lookup_accessor(view: StorageView, accessor: str) -> TokenEntry | None
     return None if record is None else _decode(record)
 
 
-async def _store(view: StorageView, entry: TokenEntry, random_bytes: Callable[[int], bytes]) -> str:
+async def create(view: StorageView, entry: TokenEntry, random_bytes: Callable[[int], bytes]) -> str:
+    """Store the entry of a new token; returns the token, which is nowhere else."""
     token = TOKEN_PREFIX + _text(random_bytes(TOKEN_BYTES))
     salt = await _salt(view)
     token_hash = _hash(salt, "id", token)

@@ -19,6 +19,7 @@ from holdfast.client.cli.logical import delete, list_, read, write
 from holdfast.client.cli.login import login
 from holdfast.client.cli.operator import operator
 from holdfast.client.cli.output import Format
+from holdfast.client.cli.policy import policy
 from holdfast.client.cli.server import server
 from holdfast.client.cli.status import status
 from holdfast.proto.errors import HoldfastError
@@ -50,7 +51,7 @@ def version() -> None:
     click.echo(f"Holdfast v{holdfast.__version__}")
 
 
-for _command in (status, login, kv, read, write, list_, delete, operator, audit, server, completion, version):
+for _command in (status, login, kv, read, write, list_, delete, operator, audit, policy, server, completion, version):
     cli.add_command(_command)
 
 

@@ -53,7 +53,9 @@ class AuditEngine:
         """See Engine."""
         options = {"type": "The kind of device.", "description": "For people.", "options": "The device's options."}
         return (
-            PathSpec("", {Operation.READ: OperationSpec(self._list, "List the devices.")}, "The audit devices."),
+            PathSpec(
+                "", {Operation.READ: OperationSpec(self._list, "List the devices.")}, "The audit devices.", sudo=True
+            ),
             PathSpec(
                 "{device}",
                 {
@@ -61,6 +63,7 @@ class AuditEngine:
                     Operation.DELETE: OperationSpec(self._disable, "Disable a device."),
                 },
                 "One audit device.",
+                sudo=True,
             ),
         )
 
@@ -159,6 +162,7 @@ _HASH = PathSpec(
     "{device}",
     {Operation.UPDATE: OperationSpec(hash_value, "Hash a value.", {"input": "The value."})},
     "The hash under which a value stands in the log.",
+    sudo=True,
 )
 
 _VERIFY = PathSpec(

@@ -94,11 +94,15 @@ class PathSpec:
     only) the rest of the path, which may be empty for LIST and must not be for anything else. Captured values hold no
     empty segment, no "." or "..", and no control character; the router refuses such paths before a handler sees them.
     CREATE and UPDATE fall back to each other when only one is declared.
+    sudo: whether the path also needs the capability "sudo". exists: whether what a request is about is there: then a
+    write to it needs the capability "update", else "create"; without it, a write needs what it asks for.
     """
 
     pattern: str
     operations: Mapping[Operation, OperationSpec]
     help: str = ""
+    sudo: bool = False
+    exists: Callable[[HandlerContext, StorageView], Awaitable[bool]] | None = None
 
 
 class Engine(Protocol):

@@ -80,6 +80,19 @@ def text(data: Mapping[str, Any], name: str, *, bytes_max: int = 1024) -> str:
     return value
 
 
+def texts(data: Mapping[str, Any], name: str, *, count_max: int = 1000) -> list[str]:
+    """A list of strings, or strings separated by commas, each once; empty when the member is absent or null."""
+    value = data.get(name)
+    if value is None or value == "":
+        return []
+    items = [item.strip() for item in value.split(",", count_max)] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise InvalidArgument(f"{name} must be a list of strings", field=name)
+    if len(items) > count_max:
+        raise InvalidArgument(f"{name} holds over {count_max} strings", field=name)
+    return [item for item in dict.fromkeys(items) if item]
+
+
 def mapping(data: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """A JSON object; None when the member is absent or null."""
     value = data.get(name)

@@ -1,5 +1,5 @@
 """Who may do what. See DESIGN.md in `core/`, "Policy"."""
 
-from holdfast.core.policy.gate import Policy, RootOnly
+from holdfast.core.policy.gate import Policy
 
-__all__ = ["Policy", "RootOnly"]
+__all__ = ["Policy"]

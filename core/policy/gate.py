@@ -1,39 +1,22 @@
-"""Who may do what: the seam that the policy engine fills. Until then root may do everything, nobody else anything."""
+"""The seam between the request path and the policies."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from holdfast.core.request import Operation
-from holdfast.core.tokens import ROOT_POLICY, TokenEntry
-from holdfast.proto.errors import PermissionDenied
+from holdfast.core.policy.acl import Asked, Decision
+from holdfast.core.tokens import TokenEntry
 from holdfast.storage.transaction import Transaction
 
 
 class Policy(Protocol):
     """Decides on one request. Deny by default."""
 
-    async def check(self, txn: Transaction, token: TokenEntry, *, path: str, operation: Operation, sudo: bool) -> None:
-        """Raise PermissionDenied unless the token's policies allow the operation on the path.
-
-        txn: for the stored policies; what is read becomes a precondition of the request's write. sudo: whether the path
-        also needs that capability. The message names neither the path nor the policies.
-        """
+    async def decide(self, txn: Transaction, token: TokenEntry, asked: Asked) -> Decision:
+        """What the token's policies say. txn: for the stored policies; what is read becomes a precondition of the
+        request's write."""
         ...
 
-
-class RootOnly:
-    """The policy `root` allows everything; whoever has it not is refused."""
-
-    async def check(
-        self,
-        txn: Transaction,  # noqa: ARG002
-        token: TokenEntry,
-        *,
-        path: str,  # noqa: ARG002
-        operation: Operation,  # noqa: ARG002
-        sudo: bool,  # noqa: ARG002
-    ) -> None:
-        """See Policy."""
-        if ROOT_POLICY not in token.policies:
-            raise PermissionDenied("the token's policies do not allow this: ask for a policy that does")
+    def forget(self) -> None:
+        """Drop what was decrypted."""
+        ...

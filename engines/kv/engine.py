@@ -156,6 +156,11 @@ async def read_subkeys(ctx: HandlerContext, view: StorageView) -> Response:
     return Response(data={"subkeys": names, "metadata": version_metadata(secret, number)})
 
 
+async def secret_exists(ctx: HandlerContext, view: StorageView) -> bool:
+    """Whether there is a secret, be all its versions deleted."""
+    return await _load(ctx, view) is not None
+
+
 async def _version_asked_for(ctx: HandlerContext, view: StorageView) -> tuple[Secret, int]:
     wanted = fields.integer(ctx.data, "version") or 0
     secret = await _load(ctx, view)
@@ -248,6 +253,7 @@ _PATHS: tuple[PathSpec, ...] = (
             Operation.DELETE: OperationSpec(delete_latest, "Soft-delete the current version."),
         },
         "The data of a secret.",
+        exists=secret_exists,
     ),
     PathSpec(
         "delete/{path...}",
@@ -274,6 +280,7 @@ _PATHS: tuple[PathSpec, ...] = (
             Operation.DELETE: OperationSpec(delete_metadata, "Remove a secret with all its versions."),
         },
         "The settings of a secret, and the list of secrets.",
+        exists=secret_exists,
     ),
     PathSpec(
         "subkeys/{path...}",

@@ -93,7 +93,7 @@ async def limited(node: CoreNode, policies: tuple[str, ...] = ("other",)) -> str
     """A token with other policies than root, stored as the token store does."""
     txn = Transaction(node.consensus, node.barrier)
     entry = TokenEntry(accessor="acc", policies=policies, created=NOW)
-    token = await tokens._store(txn.view(tokens.TOKENS_PREFIX), entry, secrets.token_bytes)
+    token = await tokens.create(txn.view(tokens.TOKENS_PREFIX), entry, secrets.token_bytes)
     await node.consensus.propose(txn.batch(), timeout_s=1)
     return token
 
