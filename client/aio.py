@@ -18,6 +18,7 @@ from holdfast.client.api_aio import AsyncKv, AsyncLogical, AsyncRaft, AsyncSys
 from holdfast.client.calls.call import Call
 from holdfast.client.channels import credentials, options
 from holdfast.client.config import ClientConfig
+from holdfast.client.seal_providers import AsyncSealProviders
 from holdfast.client.session import ClientState
 
 T = TypeVar("T")
@@ -29,8 +30,8 @@ class AsyncClient:
     config: by default from the environment (`ClientConfig.from_environment`).
     clock: monotonic seconds. sleep: waits that many seconds.
 
-    Attributes: `kv`, `sys`, `raft` and `logical`, as those of `Client`, to be awaited; `kv.list` is an asynchronous
-    iterator. A cancelled call ends at once; a write that was cancelled may have taken effect.
+    Attributes: `kv`, `sys`, `raft`, `seal_providers` and `logical`, as those of `Client`, to be awaited; `kv.list` is
+    an asynchronous iterator. A cancelled call ends at once; a write that was cancelled may have taken effect.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class AsyncClient:
         self.sys = AsyncSys(self._execute)
         self.raft = AsyncRaft(self._execute)
         self.logical = AsyncLogical(self._execute)
+        self.seal_providers = AsyncSealProviders(self._execute)
 
     def __repr__(self) -> str:
         return f"AsyncClient({', '.join(self._state.config.targets)})"

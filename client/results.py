@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from holdfast.client.seal_provider_results import SealProviderHealth
+
 
 @dataclass(frozen=True)
 class KvVersion:
@@ -74,7 +76,8 @@ class InitResult:
 
 @dataclass(frozen=True)
 class SealStatus:
-    """Whether a node has its keys, and how far its unsealing is. `nonce` names the unsealing under way."""
+    """Whether a node has its keys, and how far its unsealing is. `nonce` names the unsealing under way.
+    seal_providers: as the node found them when it last asked, in the order in which they are tried."""
 
     type: str
     initialized: bool
@@ -92,6 +95,7 @@ class SealStatus:
     role: str
     leader_id: str
     quorum_contact_age: timedelta = timedelta(0)
+    seal_providers: tuple[SealProviderHealth, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from holdfast.client.calls.call import Call
 from holdfast.client.channels import credentials, options
 from holdfast.client.config import ClientConfig
 from holdfast.client.failures import RpcFailure
+from holdfast.client.seal_providers import SealProviders
 from holdfast.client.session import ClientState
 from holdfast.client.snapshots import Snapshots
 
@@ -31,8 +32,8 @@ class Client:
     config: by default from the environment (`ClientConfig.from_environment`).
     clock: monotonic seconds. sleep: waits that many seconds.
 
-    Attributes: `kv` (versioned secrets), `sys` (seal and health), `raft` (members), `logical` (any engine by path),
-    `snapshots` (the whole state as a file; of the blocking client alone).
+    Attributes: `kv` (versioned secrets), `sys` (seal and health), `raft` (members), `seal_providers`, `logical` (any
+    engine by path), `snapshots` (the whole state as a file; of the blocking client alone).
     Raises LocalError when a setting or a file that it names is wrong. Nothing is sent before the first call.
     """
 
@@ -56,6 +57,7 @@ class Client:
         self.raft = Raft(self._execute)
         self.logical = Logical(self._execute)
         self.snapshots = Snapshots(self._state, self._channel, clock=clock, sleep=sleep)
+        self.seal_providers = SealProviders(self._execute)
 
     def __repr__(self) -> str:
         return f"Client({', '.join(self._state.config.targets)})"

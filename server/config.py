@@ -17,6 +17,9 @@ import msgspec
 import yaml
 
 from holdfast.cluster.raft.timing import Limits
+from holdfast.cluster.seal.providers import credentials as provider_credentials
+from holdfast.cluster.seal.providers.contract import NAME_PATTERN, NAME_RULE
+from holdfast.cluster.seal.providers.credentials import Credentials
 from holdfast.server.durations import seconds
 
 CONFIG_BYTES_MAX = 1024 * 1024
@@ -30,7 +33,11 @@ NODE_ID_RULE = "lower-case letters, digits and inner hyphens, at most 63 charact
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "console"]
 
-_CHOICES = {"log.level": get_args(LogLevel), "log.format": get_args(LogFormat)}
+_CHOICES = {
+    "log.level": get_args(LogLevel),
+    "log.format": get_args(LogFormat),
+    "seal.providers[...].type": tuple(provider_credentials.KINDS),
+}
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})?")
 
@@ -103,19 +110,26 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 GRACE_S_MIN, GRACE_S_MAX = 1.0, 86400.0
 """The bounds of `seal.quorum_loss_grace`. An election takes up to a second, and that must not seal anything."""
 
+CHECK_INTERVAL_S_MIN, CHECK_INTERVAL_S_MAX = 1.0, 3600.0
+"""The bounds of `seal.provider_check_interval`."""
+
 
 class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a node does with its keys when it loses its quorum, and when it is back.
 
     quorum_loss_grace: a duration (see `durations`). on_quorum_return: who unseals the node again, and a restarted one:
-    people with shares (manual), an unsealed member (peers) or an unseal provider (auto). share_with_peers: whether this
-    node, unsealed, hands the root key to members that ask; None stands for yes with `peers` and for no otherwise.
+    people with shares (manual), an unsealed member (peers) or an unseal provider (auto; then a member too, where
+    share_with_peers says that members do so). share_with_peers: whether this node, unsealed, hands the root key to
+    members that ask; None stands for yes with `peers` and for no otherwise. providers: this node's credentials for each
+    unseal provider, by its name. provider_check_interval: a duration, between two checks of a provider.
     """
 
     quorum_loss_grace: str | int | float = "15s"
     on_quorum_return: Literal["auto", "peers", "manual"] = "manual"
     seal_on_quorum_loss: bool = True
     share_with_peers: bool | None = None
+    providers: dict[str, Credentials] = {}  # msgspec copies it
+    provider_check_interval: str | int | float = "60s"
 
     @property
     def grace_s(self) -> float:
@@ -126,6 +140,16 @@ class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def shares_with_peers(self) -> bool:
         """Whether the node hands the root key to members that ask."""
         return self.on_quorum_return == "peers" if self.share_with_peers is None else self.share_with_peers
+
+    @property
+    def asks_peers(self) -> bool:
+        """Whether the node asks members for the root key when it is to be unsealed."""
+        return self.on_quorum_return == "peers" or (self.on_quorum_return == "auto" and self.shares_with_peers)
+
+    @property
+    def check_interval_s(self) -> float:
+        """`provider_check_interval` in seconds. Raises ValueError when it is none."""
+        return seconds(self.provider_check_interval)
 
 
 LOG_TAIL_MIN, LOG_TAIL_MAX = 100, 1_000_000
@@ -264,7 +288,16 @@ def _complete(config: NodeConfig, path: Path) -> NodeConfig:
         advertise=config.cluster.advertise or config.cluster.bind,
         tls=_absolute(config.cluster.tls, folder),
     )
-    complete = msgspec.structs.replace(config, api=api, cluster=cluster, data_dir=str(folder / config.data_dir))
+    providers = {
+        name: provider_credentials.with_paths_from(entry, folder) for name, entry in config.seal.providers.items()
+    }
+    complete = msgspec.structs.replace(
+        config,
+        api=api,
+        cluster=cluster,
+        seal=msgspec.structs.replace(config.seal, providers=providers),
+        data_dir=str(folder / config.data_dir),
+    )
     for field, problem in _problems(config, complete):
         raise ConfigError(f"{path}: {field}: {problem}")
     return complete
@@ -304,9 +337,18 @@ def _seal_problems(seal: SealSettings) -> list[tuple[str, str]]:
             found.append(("seal.quorum_loss_grace", "from 1s to 24h; to switch it off, seal_on_quorum_loss: false"))
     except ValueError as error:
         found.append(("seal.quorum_loss_grace", str(error)))
-    if seal.on_quorum_return == "auto":
-        problem = "auto needs an unseal provider, and this version has none; write peers or manual"
+    try:
+        if not CHECK_INTERVAL_S_MIN <= seal.check_interval_s <= CHECK_INTERVAL_S_MAX:
+            found.append(("seal.provider_check_interval", "from 1s to 1h"))
+    except ValueError as error:
+        found.append(("seal.provider_check_interval", str(error)))
+    if seal.on_quorum_return == "auto" and not seal.providers:
+        problem = "auto needs this node's credentials for an unseal provider: name it in seal.providers"
         found.append(("seal.on_quorum_return", problem))
+    for name, entry in seal.providers.items():
+        if not NAME_PATTERN.fullmatch(name):
+            found.append(("seal.providers", f"a provider's name is {NAME_RULE}"))
+        found += [(f"seal.providers.{name}.{field}", text) for field, text in provider_credentials.problems(entry)]
     return found
 
 

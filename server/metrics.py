@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from holdfast.cluster.raft.consensus import ConsensusStatus, Role
 
@@ -98,6 +99,10 @@ class Metrics:
     def watch(self, state: Callable[[], NodeState]) -> None:
         """Have the node's state shown at each scrape."""
         self._registry.register(_StateCollector(state, self._version))
+
+    def add_collector(self, collector: Collector) -> None:
+        """Have what a room collects at each scrape shown too."""
+        self._registry.register(collector)
 
     def request_done(self, method: str, outcome: str, seconds: float) -> None:
         """Count a call."""

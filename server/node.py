@@ -33,10 +33,11 @@ from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
 from holdfast.proto.errors import Fatal, HoldfastError, Uninitialized
-from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, snapshot_pb2, sys_pb2
+from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, seal_provider_pb2, snapshot_pb2, sys_pb2
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
 from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
+from holdfast.proto.v1.seal_provider_pb2_grpc import add_SealProviderServiceServicer_to_server
 from holdfast.proto.v1.snapshot_pb2_grpc import add_SnapshotServiceServicer_to_server
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
 from holdfast.server import identity
@@ -55,6 +56,7 @@ from holdfast.server.metrics import Metrics, NodeState
 from holdfast.server.metrics_http import MetricsServer
 from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
 from holdfast.server.raft_service import RaftService
+from holdfast.server.seal_provider_service import SealProviderService
 from holdfast.server.sealing import Sealing
 from holdfast.server.snapshot_service import SnapshotService
 from holdfast.server.streams import StreamCap
@@ -158,6 +160,7 @@ class Node:
             metrics=self._metrics,
             event=self._auditing.event,
             clock=sources.monotonic,
+            wall_clock=sources.wall_clock,
             random_bytes=sources.random_bytes,
             on_fatal=self._on_fatal,
         )
@@ -197,6 +200,7 @@ class Node:
             for module, name in (
                 (kv_pb2, "KvService"), (sys_pb2, "SysService"), (raft_pb2, "RaftService"),
                 (logical_pb2, "LogicalService"), (snapshot_pb2, "SnapshotService"),
+                (seal_provider_pb2, "SealProviderService"),
             )
         ]  # fmt: skip
         self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
@@ -218,6 +222,19 @@ class Node:
         add_SnapshotServiceServicer_to_server(
             SnapshotService(front_end, maker=self._snapshots, authorize=self._core.authorize), self._server
         )
+        add_SealProviderServiceServicer_to_server(
+            SealProviderService(
+                front_end,
+                node_id=self._config.node_id,
+                consensus=self._consensus,
+                calls=self._network,
+                wraps=self._sealing.wraps,
+                keeper=self._sealing.providers,
+                authorize=self._core.authorize,
+                on_fatal=self._on_fatal,
+            ),
+            self._server,
+        )
         add_SysServiceServicer_to_server(
             SysService(
                 front_end,
@@ -226,6 +243,7 @@ class Node:
                 calls=self._network,
                 seal=self._seal,
                 unseal_members=self._sealing.unseal_members,
+                seal_providers=lambda: self._sealing.providers.statuses,
                 bootstrap=self._core.bootstrap,
                 authorize=self._core.authorize,
                 health=self._health,

@@ -1,4 +1,4 @@
-"""What surrounds a node's seal: the watch over its quorum, and the hand-over of the root key between members."""
+"""What surrounds a node's seal: the watch over its quorum, the unseal providers, and the hand-over of the root key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus
+from holdfast.cluster.seal.providers.keeper import ProviderKeeper
+from holdfast.cluster.seal.providers.wraps import ProviderWraps
 from holdfast.cluster.seal.quorum_guard import QuorumGuard
 from holdfast.cluster.seal.receiving import KeyReceiver
 from holdfast.cluster.seal.seal import SealManager
@@ -13,12 +15,15 @@ from holdfast.cluster.seal.sharing import KeyGiver, Result
 from holdfast.proto.errors import Fatal
 from holdfast.server.config import SealSettings
 from holdfast.server.metrics import Metrics
+from holdfast.server.seal_provider_metrics import SealProviderCollector
 from holdfast.storage.barrier import Barrier
 
 
 class Sealing:
     """The seal of one node, as its configuration wants it. event: takes the name and the members of an audit event.
-    clock: see QuorumGuard."""
+    clock: see QuorumGuard. wall_clock: Unix time in seconds.
+
+    Public: `wraps` and `providers`, for the service that changes and shows them."""
 
     def __init__(
         self,
@@ -31,6 +36,7 @@ class Sealing:
         metrics: Metrics,
         event: Callable[..., None],
         clock: Callable[[], float],
+        wall_clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         on_fatal: Callable[[Fatal], None],
     ) -> None:
@@ -57,12 +63,33 @@ class Sealing:
             check=self._guard.check,
             on_handover=handed_over,
         )
+        self.wraps = ProviderWraps(
+            seal,
+            consensus,
+            node_id=node_id,
+            credentials=settings.providers.get,
+            wall_clock=wall_clock,
+            random_bytes=random_bytes,
+        )
+        self.providers = ProviderKeeper(
+            self.wraps,
+            seal,
+            consensus,
+            interval_s=settings.check_interval_s,
+            wall_clock=wall_clock,
+            clock=clock,
+            random_bytes=random_bytes,
+            on_unsealed=lambda name, kind: event("unsealed_by_provider", provider=name, provider_type=kind),
+            on_fatal=on_fatal,
+        )
+        metrics.add_collector(SealProviderCollector(lambda: self.providers.statuses))
         self._receiver = KeyReceiver(
             seal,
             consensus,
             calls,
             node_id=node_id,
-            ask=settings.on_quorum_return == "peers",
+            ask=settings.asks_peers,
+            first=self.providers.unseal if settings.on_quorum_return == "auto" else None,
             lost_quorum=lambda: self._guard.lost_quorum,
             clock=clock,
             random_bytes=random_bytes,
@@ -72,11 +99,13 @@ class Sealing:
     def start(self) -> None:
         """Watch, and ask for the key where that is configured. Call once, when the seal was loaded."""
         self._guard.start()
+        self.providers.start()
         self._receiver.start()
 
     async def stop(self) -> None:
         """Watch and ask no more. May be called again, and without `start`."""
         await self._receiver.stop()
+        await self.providers.stop()
         self._guard.stop()
 
     @property

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Role
+from holdfast.cluster.seal.providers.health import ProviderStatus
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.sharing import Result as MemberResult
 from holdfast.cluster.seal.state import SealStatus as NodeSealStatus
@@ -27,6 +28,7 @@ from holdfast.server.health import HealthReport
 from holdfast.server.leader_operation import Credentials, LeaderOperation
 from holdfast.server.limits import SHARE_CHARS_MAX
 from holdfast.server.metadata import Call
+from holdfast.server.seal_provider_messages import health_message
 from holdfast.storage.transaction import Transaction
 
 SEAL_PATH = "sys/seal"
@@ -70,7 +72,8 @@ class SysService(SysServiceServicer):
     """What an operator does to a node and to the cluster.
 
     bootstrap: writes the first records of a new cluster and returns the root token. unseal_members: hands the root key
-    to every other member; called only after a threshold of shares was given for that.
+    to every other member; called only after a threshold of shares was given for that. seal_providers: how this node
+    finds them.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class SysService(SysServiceServicer):
         calls: PeerCalls,
         seal: SealManager,
         unseal_members: Callable[[], Awaitable[Sequence[MemberResult]]],
+        seal_providers: Callable[[], Sequence[ProviderStatus]],
         bootstrap: Callable[[Transaction], Awaitable[str]],
         authorize: Authorize,
         health: Callable[[], HealthReport],
@@ -93,6 +97,7 @@ class SysService(SysServiceServicer):
         self._consensus = consensus
         self._seal = seal
         self._unseal_members = unseal_members
+        self._seal_providers = seal_providers
         self._bootstrap = bootstrap
         self._authorize = authorize
         self._health = health
@@ -201,6 +206,7 @@ class SysService(SysServiceServicer):
             last_seal_time=None if status.last_seal_time_s is None else _timestamp(status.last_seal_time_s),
             role=self._part(status),
             leader_id=status.leader_id,
+            seal_providers=[health_message(provider, message=False) for provider in self._seal_providers()],
         )
 
     def _part(self, status: NodeSealStatus) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from holdfast.client.calls.call import Call, counted, moment, text
+from holdfast.client.calls.seal_provider import healths
 from holdfast.client.failures import LocalError
 from holdfast.client.results import ClusterUnseal, Health, HealthState, InitResult, Leader, MemberUnseal, SealStatus
 from holdfast.client.retry import Effect
@@ -87,6 +88,7 @@ def _status(response: pb.SealStatusResponse) -> SealStatus:
         role=response.role,
         leader_id=response.leader_id,
         quorum_contact_age=timedelta(milliseconds=response.quorum_contact_age_ms),
+        seal_providers=healths(response.seal_providers),
     )
 
 

@@ -10,6 +10,7 @@ import click
 from holdfast.client.cli.app import SETTINGS, App, Group, hidden, pass_app, yes_option
 from holdfast.client.cli.errors import EXIT_REMOTE
 from holdfast.client.cli.operator_raft import raft
+from holdfast.client.cli.operator_seal_provider import seal_provider
 from holdfast.client.cli.output import table
 from holdfast.client.cli.status import status_facts, status_text
 from holdfast.client.failures import LocalError
@@ -29,6 +30,7 @@ def operator() -> None:
 
 
 operator.add_command(raft)
+operator.add_command(seal_provider)
 
 
 @operator.command(context_settings=SETTINGS)

@@ -9,6 +9,7 @@ import click
 
 from holdfast.client.cli.app import SETTINGS, App, Command, pass_app
 from holdfast.client.cli.errors import EXIT_LOCAL, tell
+from holdfast.client.cli.operator_seal_provider import health_facts, health_text
 from holdfast.client.cli.output import pairs, timestamp
 from holdfast.client.durations import format_duration
 from holdfast.client.results import SealStatus
@@ -61,6 +62,7 @@ def status_facts(status: SealStatus) -> dict[str, Any]:
         "quorum_contact_age_seconds": status.quorum_contact_age.total_seconds(),
         "last_seal_reason": status.last_seal_reason or None,
         "last_seal_time": timestamp(status.last_seal_time),
+        "seal_providers": [health_facts(provider) for provider in status.seal_providers],
     }
 
 
@@ -82,6 +84,8 @@ def status_text(status: SealStatus) -> str:
     if status.last_seal_reason:
         rows["Last Seal Reason"] = status.last_seal_reason
         rows["Last Seal Time"] = status.last_seal_time
+    if status.seal_providers:
+        rows["Seal Providers"] = "; ".join(health_text(provider) for provider in status.seal_providers)
     rows["Role"] = status.role
     rows["Leader"] = status.leader_id or "unknown"
     if status.quorum_contact_age > _CONTACT_LOST:

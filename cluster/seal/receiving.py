@@ -1,8 +1,9 @@
 """The receiving side: how a sealed member comes by the root key from another one.
 
-It asks by itself (`on_quorum_return: peers`) once it is in contact with a quorum, if it was never unsealed in this
-process's life or sealed itself for want of a quorum; what people sealed stays sealed. And it takes what a member offers
-on behalf of share holders. In both cases it must be in contact, so that the quorum watch holds from the first moment.
+It asks by itself (`on_quorum_return: peers`, or `auto` once the unseal providers were tried) when it is in contact with
+a quorum, if it was never unsealed in this process's life or sealed itself for want of a quorum; what people sealed
+stays sealed. And it takes what a member offers on behalf of share holders. In both cases it must be in contact, so that
+the quorum watch holds from the first moment.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class KeyReceiver:
     """Takes the root key from other members.
 
-    ask: whether to ask by itself. lost_quorum: whether the node is sealed because it had lost its quorum.
+    ask: whether to ask members by itself. first: what is tried before that, told how to know whether the node is still
+    to be unsealed; None when nothing is. lost_quorum: whether the node is sealed because it had lost its quorum.
     clock: monotonic seconds. on_fatal: told of damaged records that came to light; the process must end then.
     """
 
@@ -61,6 +63,7 @@ class KeyReceiver:
         *,
         node_id: str,
         ask: bool,
+        first: Callable[[Callable[[], bool]], Awaitable[None]] | None = None,
         lost_quorum: Callable[[], bool],
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
@@ -71,6 +74,7 @@ class KeyReceiver:
         self._calls = calls
         self._node_id = node_id
         self._ask = ask
+        self._first = first
         self._lost_quorum = lost_quorum
         self._clock = clock
         self._random_bytes = random_bytes
@@ -81,9 +85,9 @@ class KeyReceiver:
         calls.serve(DELIVER_CALL, self._ending_on_fatal(self._delivered))
 
     def start(self) -> None:
-        """Ask from now on, where that is configured. Call once, when the seal was loaded."""
+        """Ask from now on, and try what comes first, where that is configured. Call once, when the seal was loaded."""
         assert self._asking is None, "started twice"
-        if self._ask:
+        if self._ask or self._first is not None:
             self._asking = asyncio.create_task(self._keep_asking(), name="seal ask")
 
     async def stop(self) -> None:
@@ -103,7 +107,10 @@ class KeyReceiver:
                 await asyncio.sleep(LOOK_S)
                 continue
             try:
-                await self._ask_everyone()
+                if self._first is not None:
+                    await self._first(self._wants)
+                if self._ask:
+                    await self._ask_everyone()
             except Fatal as error:
                 self._on_fatal(error)
                 return

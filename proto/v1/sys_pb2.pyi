@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from holdfast.proto.v1 import seal_provider_pb2 as _seal_provider_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -104,6 +105,7 @@ class SealStatusResponse(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     LEADER_ID_FIELD_NUMBER: _builtins.int
     QUORUM_CONTACT_AGE_MS_FIELD_NUMBER: _builtins.int
+    SEAL_PROVIDERS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """"shamir"."""
     initialized: _builtins.bool
@@ -128,6 +130,10 @@ class SealStatusResponse(_message.Message):
     """Milliseconds since this node knew itself to be in contact with a quorum; since its start when it never did."""
     @_builtins.property
     def last_seal_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def seal_providers(self) -> _containers.RepeatedCompositeFieldContainer[_seal_provider_pb2.SealProviderHealth]:
+        """The unseal providers, in the order in which they are tried, as this node found them."""
+
     def __init__(
         self,
         *,
@@ -147,10 +153,11 @@ class SealStatusResponse(_message.Message):
         role: _builtins.str = ...,
         leader_id: _builtins.str = ...,
         quorum_contact_age_ms: _builtins.int = ...,
+        seal_providers: _abc.Iterable[_seal_provider_pb2.SealProviderHealth] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seal_time", b"last_seal_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "initialized", b"initialized", "last_seal_reason", b"last_seal_reason", "last_seal_time", b"last_seal_time", "leader_id", b"leader_id", "node_id", b"node_id", "nonce", b"nonce", "progress", b"progress", "quorum_contact_age_ms", b"quorum_contact_age_ms", "role", b"role", "sealed", b"sealed", "shares", b"shares", "threshold", b"threshold", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "initialized", b"initialized", "last_seal_reason", b"last_seal_reason", "last_seal_time", b"last_seal_time", "leader_id", b"leader_id", "node_id", b"node_id", "nonce", b"nonce", "progress", b"progress", "quorum_contact_age_ms", b"quorum_contact_age_ms", "role", b"role", "seal_providers", b"seal_providers", "sealed", b"sealed", "shares", b"shares", "threshold", b"threshold", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

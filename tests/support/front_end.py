@@ -145,9 +145,8 @@ class FrontEndNode:
         )  # fmt: skip
         self.sealing = Sealing(
             SealSettings(), node_id=consensus.node_id, seal=self.seal, consensus=consensus, calls=self.port,
-            metrics=self.metrics, event=lambda _name, **_data: None, clock=time.monotonic,
-            random_bytes=stream(consensus.node_id + "sealing"),
-            on_fatal=self.fatal.append,
+            metrics=self.metrics, event=lambda _name, **_data: None, clock=time.monotonic, wall_clock=time.time,
+            random_bytes=stream(consensus.node_id + "sealing"), on_fatal=self.fatal.append,
         )  # fmt: skip
         self.sys = SysService(
             self.front_end,
@@ -156,6 +155,7 @@ class FrontEndNode:
             calls=self.port,
             seal=self.seal,
             unseal_members=self.sealing.unseal_members,
+            seal_providers=lambda: self.sealing.providers.statuses,
             bootstrap=self.core.bootstrap,
             authorize=self.core.authorize,
             health=self.health,

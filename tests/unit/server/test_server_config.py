@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from holdfast.cluster.raft.timing import Limits
+from holdfast.cluster.seal.providers.credentials import Pkcs11Credentials
 from holdfast.server.certs import create_ca, issue_node
 from holdfast.server.config import Address, ConfigError, load, parse, parse_address
 from holdfast.server.preflight import check
@@ -266,7 +268,19 @@ def test_without_a_seal_section_a_node_seals_after_fifteen_seconds_and_waits_for
         ({"quorum_loss_grace": float("inf")}, "seal.quorum_loss_grace"),
         ({"quorum_loss_grace": True}, "seal.quorum_loss_grace"),
         ({"quorum_loss_grace": None}, "seal.quorum_loss_grace"),
-        ({"on_quorum_return": "auto"}, "seal.on_quorum_return: auto needs an unseal provider"),
+        ({"on_quorum_return": "auto"}, "seal.on_quorum_return: auto needs this node's credentials"),
+        ({"provider_check_interval": "0s"}, "seal.provider_check_interval: from 1s to 1h"),
+        ({"provider_check_interval": "soon"}, "seal.provider_check_interval"),
+        ({"providers": {"kms": {"type": "gcp"}}}, "must be one of transit, awskms, pkcs11, age"),
+        ({"providers": {"kms": {"profile": "p"}}}, "type: missing"),
+        ({"providers": {"kms": {"type": "awskms", "secret_key": "x"}}}, "secret_key: unknown field"),
+        ({"providers": {"Kms": {"type": "awskms"}}}, "seal.providers: a provider's name is"),
+        ({"providers": {"hsm": {"type": "pkcs11", "module": "m.so"}}}, "seal.providers.hsm.pin_file"),
+        ({"providers": {"v": {"type": "transit", "token_file": ""}}}, "seal.providers.v.token_file: must not be empty"),
+        (
+            {"providers": {"v": {"type": "transit", "token_file": "t", "address": "http://v"}}},
+            "seal.providers.v.address: must be https",
+        ),
         ({"on_quorum_return": "never"}, "seal.on_quorum_return"),
         ({"seal_on_quorum_loss": "yes please"}, "seal.seal_on_quorum_loss"),
         ({"quorum_loss_gracee": 5}, "seal.quorum_loss_gracee: unknown field"),
@@ -324,3 +338,21 @@ def test_a_raft_section_that_cannot_be_used_is_refused_by_field(section: dict[st
     with pytest.raises(ConfigError) as refused:
         parse(yaml.safe_dump(config), FILE)
     assert field in str(refused.value)
+
+
+def test_auto_with_a_provider_is_taken_and_its_files_start_at_the_folder_of_the_file() -> None:
+    config = good()
+    config["seal"] = {
+        "on_quorum_return": "auto",
+        "provider_check_interval": "5s",
+        "providers": {
+            "hsm": {"type": "pkcs11", "module": "/usr/lib/hsm.so", "pin_file": "pin"},
+            "kms": {"type": "awskms"},
+        },
+    }
+    seal = parse(yaml.safe_dump(config), FILE).seal
+    assert seal.providers["hsm"] == Pkcs11Credentials(module="/usr/lib/hsm.so", pin_file=str(FILE.parent / "pin"))
+    assert seal.check_interval_s == 5
+    assert not seal.asks_peers
+    shares = msgspec.structs.replace(seal, share_with_peers=True)
+    assert shares.asks_peers
