@@ -34,7 +34,7 @@ def failure_of(provider: Provider, binding: Binding, blob: bytes | None = None, 
 
 
 class Vault:
-    """A provider that a test holds in its hand: XOR under a key. It proves nothing about secrecy, and who is asked when.
+    """A provider that a test holds in its hand: XOR under a key. It keeps no secret; who is asked when is what counts.
 
     key: changes what it opens. failing: raised instead of an answer. gate: when set, its calls wait for it.
     """

@@ -25,8 +25,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 class ProviderKeeper:
     """The driver. interval_s: between two checks of a provider, give or take a quarter. wall_clock: Unix time in
-    seconds. clock: monotonic seconds. on_unsealed: told the name and the type of a provider that opened the node. Must not
-    block. on_fatal: told of damaged records; the process must end then."""
+    seconds. clock: monotonic seconds. on_unsealed: told the name and the type of a provider that opened the node; must
+    not block. on_fatal: told of damaged records; the process must end then."""
 
     def __init__(
         self,

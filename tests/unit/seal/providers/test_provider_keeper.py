@@ -32,6 +32,7 @@ class Rig:
         self.consensus = LocalConsensus()
         self.vaults = vaults
         self.fatal: list[Fatal] = []
+        self.unsealed: list[tuple[str, str]] = []
         self.wall = Clock(1000.0)
 
     async def load(self, interval_s: float = NEVER_S, *, timeout_s: float = 30.0) -> None:
@@ -46,14 +47,13 @@ class Rig:
         await self.wraps.add(spec("b", 2), timeout_s=5)
         self.keeper = ProviderKeeper(
             self.wraps, self.seal, self.consensus, interval_s=interval_s, wall_clock=self.wall,
-            clock=asyncio.get_running_loop().time, random_bytes=stream("keeper"), on_fatal=self.fatal.append,
+            clock=asyncio.get_running_loop().time, random_bytes=stream("keeper"),
+            on_unsealed=lambda name, kind: self.unsealed.append((name, kind)), on_fatal=self.fatal.append,
         )  # fmt: skip
         self.keeper.start()
 
     async def until(self, name: str, health: Health) -> None:
-        await eventually(
-            lambda: any(status.name == name and status.health is health for status in self.keeper.statuses)
-        )
+        await eventually(lambda: (name, health) in [(status.name, status.health) for status in self.keeper.statuses])
 
 
 def on_rig(
@@ -124,6 +124,7 @@ def test_a_sealed_node_tries_them_in_order_until_one_opens_it(monkeypatch: pytes
             await rig.keeper.unseal(lambda: rig.seal.sealed)
         assert not rig.seal.sealed
         assert [log["provider"] for log in logs if log["event"] == "unsealed_by_provider"] == ["b"]
+        assert rig.unsealed == [("a", "age"), ("b", "age")]
         assert rig.keeper.statuses[0].health is Health.UNREACHABLE
 
     on_rig(monkeypatch, story)
