@@ -48,7 +48,7 @@ def cli(context: click.Context, config: Path | None, *, check_config: bool) -> N
     if check_config:
         click.echo(f"{config}: good")
         return
-    context.exit(_run(loaded))
+    context.exit(_run(loaded, config))
 
 
 @cli.group()
@@ -136,14 +136,14 @@ def _load(path: Path) -> NodeConfig:
     return config
 
 
-def _run(config: NodeConfig) -> int:
+def _run(config: NodeConfig, file: Path) -> int:
     _prepare_process()
     from holdfast.server.logging import configure
     from holdfast.server.node import run
     from holdfast.server.runner import run_loop
 
     configure(config.log, node_id=config.node_id)
-    return run_loop(run(config))
+    return run_loop(run(config, config_file=file.resolve()))
 
 
 def _prepare_process() -> None:

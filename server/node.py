@@ -91,8 +91,10 @@ class Sources:
 class Node:
     """A node of the cluster. Construct it inside a running event loop, `start` it, `stop` it once."""
 
-    def __init__(self, config: NodeConfig, sources: Sources | None = None) -> None:
-        """Raises ConfigError when the data folder cannot be used, Fatal when what is stored there is damaged."""
+    def __init__(self, config: NodeConfig, sources: Sources | None = None, *, config_file: Path | None = None) -> None:
+        """config_file: the node.yaml that `config` came from.
+
+        Raises ConfigError when the data folder cannot be used, Fatal when what is stored there is damaged."""
         sources = sources or Sources()
         self._config = config
         self.fatal: asyncio.Future[Fatal] = asyncio.get_running_loop().create_future()
@@ -158,6 +160,7 @@ class Node:
             consensus=self._consensus,
             calls=self._network,
             metrics=self._metrics,
+            config_file=config_file,
             event=self._auditing.event,
             clock=sources.monotonic,
             wall_clock=sources.wall_clock,
@@ -380,15 +383,16 @@ class Node:
         self._grpc_health.refresh()
 
 
-async def run(config: NodeConfig) -> int:
+async def run(config: NodeConfig, *, config_file: Path | None = None) -> int:
     """Run a node until it is told to stop or meets a fatal error. Returns the process's exit code: 0 or 70.
 
+    config_file: see Node.
     Raises ConfigError or HoldfastError when the node cannot start."""
     asyncio.get_running_loop().set_exception_handler(_loop_exception)
     stopping = asyncio.Event()
     undo_signals = on_termination(lambda _: stopping.set())
     try:
-        return await _run_to_the_end(Node(config), stopping)
+        return await _run_to_the_end(Node(config, config_file=config_file), stopping)
     except Fatal as error:
         return fatal_exit(error)
     except (ConfigError, HoldfastError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus
@@ -15,13 +16,14 @@ from holdfast.cluster.seal.sharing import KeyGiver, Result
 from holdfast.proto.errors import Fatal
 from holdfast.server.config import SealSettings
 from holdfast.server.metrics import Metrics
+from holdfast.server.provider_entries import ProviderEntries
 from holdfast.server.seal_provider_metrics import SealProviderCollector
 from holdfast.storage.barrier import Barrier
 
 
 class Sealing:
     """The seal of one node, as its configuration wants it. event: takes the name and the members of an audit event.
-    clock: see QuorumGuard. wall_clock: Unix time in seconds.
+    config_file: where the settings came from. clock: see QuorumGuard. wall_clock: Unix time in seconds.
 
     Public: `wraps` and `providers`, for the service that changes and shows them."""
 
@@ -34,6 +36,7 @@ class Sealing:
         consensus: Consensus,
         calls: PeerCalls,
         metrics: Metrics,
+        config_file: Path | None = None,
         event: Callable[..., None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -67,7 +70,7 @@ class Sealing:
             seal,
             consensus,
             node_id=node_id,
-            credentials=settings.providers.get,
+            credentials=ProviderEntries(settings.providers, config_file),
             wall_clock=wall_clock,
             random_bytes=random_bytes,
         )

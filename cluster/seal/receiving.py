@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from holdfast.cluster.peer.calls import Handler, PeerCalls
+from holdfast.cluster.peer.tasks import Tasks
 from holdfast.cluster.raft.consensus import Consensus
 from holdfast.cluster.seal.handover import PendingKey
 from holdfast.cluster.seal.seal import SealManager
@@ -26,6 +27,7 @@ from holdfast.proto.errors import (
     InvalidArgument,
     NoLeader,
     PermissionDenied,
+    Unavailable,
     Uninitialized,
 )
 from holdfast.storage.decoding import MALFORMED
@@ -80,21 +82,19 @@ class KeyReceiver:
         self._random_bytes = random_bytes
         self._on_fatal = on_fatal
         self._pending: dict[str, tuple[float, PendingKey]] = {}
-        self._asking: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         calls.serve(OFFER_CALL, self._ending_on_fatal(self._offered))
         calls.serve(DELIVER_CALL, self._ending_on_fatal(self._delivered))
 
     def start(self) -> None:
         """Ask from now on, and try what comes first, where that is configured. Call once, when the seal was loaded."""
-        assert self._asking is None, "started twice"
+        assert not len(self._tasks), "started twice"
         if self._ask or self._first is not None:
-            self._asking = asyncio.create_task(self._keep_asking(), name="seal ask")
+            self._tasks.spawn(self._keep_asking(), name="seal ask")
 
     async def stop(self) -> None:
         """Ask no more. May be called again, and without `start`."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.wait({self._asking})
+        await self._tasks.cancel_all()
         self._pending.clear()
 
     # Asking
@@ -114,6 +114,8 @@ class KeyReceiver:
             except Fatal as error:
                 self._on_fatal(error)
                 return
+            except Unavailable:
+                pass  # consensus is stopping, and so is this node
             if self._wants():
                 share = int.from_bytes(self._random_bytes(2), "big") / 2**16
                 await asyncio.sleep(pause_s * (0.75 + share / 4))

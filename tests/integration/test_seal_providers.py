@@ -230,12 +230,12 @@ def test_a_hardware_module_and_another_cluster_s_transit_key_unseal_nodes(
     for name, value in {**hsm.environment, "HSM_PIN": PIN}.items():
         monkeypatch.setenv(name, value)
     token = private(tmp_path / "token", "s.token\n")
-    seal = section({
-        "hsm": {"type": "pkcs11", "module": hsm.module, "pin_env": "HSM_PIN"},
-        "vault": {"type": "transit", "token_file": token, "ca_file": str(vault.ca_file)},
-    })  # fmt: skip
-    with running_cluster(3, prepare=lambda cluster: configure(cluster, seal)) as running:
+    entries = {"hsm": {"type": "pkcs11", "module": hsm.module, "pin_env": "HSM_PIN"}}
+    with running_cluster(3, prepare=lambda cluster: configure(cluster, section(entries))) as running:
         put_kept(running)
+        # Credentials for one more provider, under the running nodes.
+        entries["vault"] = {"type": "transit", "token_file": token, "ca_file": str(vault.ca_file)}
+        configure(running.cluster, section(entries))
         with running.client() as client:
             client.seal_providers.add("hsm", type="pkcs11", priority=1, parameters={"token": hsm.token, "key": hsm.key})
             client.seal_providers.add(

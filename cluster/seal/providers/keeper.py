@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import structlog
 
+from holdfast.cluster.peer.tasks import Tasks
 from holdfast.cluster.raft.consensus import Consensus
 from holdfast.cluster.seal.providers.contract import Health, ProviderError
 from holdfast.cluster.seal.providers.health import HealthTable, ProviderStatus
@@ -52,7 +53,7 @@ class ProviderKeeper:
         self._on_fatal = on_fatal
         self._table = HealthTable()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -62,18 +63,16 @@ class ProviderKeeper:
 
     def start(self) -> None:
         """Check from now on. Call once, when the seal was loaded."""
-        assert self._task is None, "started twice"
+        assert not self._undo, "started twice"
         self._undo = [self._consensus.subscribe(self._applied), self._seal.on_change(self._changed)]
-        self._task = asyncio.create_task(self._keep_checking(), name="seal providers")
+        self._tasks.spawn(self._keep_checking(), name="seal providers")
 
     async def stop(self) -> None:
         """Check no more. May be called again, and without `start`. A call that hangs is left behind."""
         for undo in self._undo:
             undo()
         self._undo = []
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await self._tasks.cancel_all()
 
     async def test(self, name: str) -> ProviderStatus:
         """Check one provider now. Raises NotFound."""
@@ -89,7 +88,8 @@ class ProviderKeeper:
     async def unseal(self, wanted: Callable[[], bool]) -> None:
         """Try the providers, one after the other, until one opens the node. wanted: whether it is still to be opened.
 
-        What a provider does wrong is told in its status. Raises Fatal for damaged records."""
+        What a provider does wrong is told in its status. Raises Fatal for damaged records, Unavailable when the node is
+        stopping."""
         for record in (await self._refresh()).providers:
             if not wanted():
                 return

@@ -66,7 +66,7 @@ class Pkcs11Provider:
         }
         try:
             ended = subprocess.run(  # noqa: S603 - our own module, by our own interpreter
-                [sys.executable, "-m", _WORKER],
+                [sys.executable, "-P", "-m", _WORKER],
                 input=json.dumps(order).encode(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

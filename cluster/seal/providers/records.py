@@ -37,14 +37,12 @@ class ProviderRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     priority: int
     parameters: dict[str, str]
     wrap: bytes
-    cluster_id: str
     enrolled_ms: int
     enrolled_by: str
 
-    @property
-    def binding(self) -> Binding:
-        """What the wrap is bound to."""
-        return Binding(cluster_id=self.cluster_id, name=self.name, type=self.type)
+    def binding(self, cluster_id: str) -> Binding:
+        """What the wrap is bound to, in this cluster."""
+        return Binding(cluster_id=cluster_id, name=self.name, type=self.type)
 
 
 class ProviderList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

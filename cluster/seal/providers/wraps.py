@@ -104,7 +104,7 @@ class ProviderWraps:
             raise AlreadyExists(f"there is a provider {spec.name}: remove it first, or choose another name")
         if len(providers.providers) >= PROVIDERS_MAX:
             raise FailedPrecondition(f"there are {PROVIDERS_MAX} providers, the most allowed: remove one first")
-        binding = Binding(cluster_id=self._seal.status().cluster_id, name=spec.name, type=spec.type)
+        binding = Binding(cluster_id=self._cluster_id, name=spec.name, type=spec.type)
         _ = self._seal.barrier  # raises Sealed before anybody is asked for anything
         try:
             provider = kind.open(parameters, self._credentials_of(spec.name, kind))
@@ -123,7 +123,6 @@ class ProviderWraps:
             priority=spec.priority,
             parameters=parameters,
             wrap=wrap,
-            cluster_id=binding.cluster_id,
             enrolled_ms=int(self._wall_clock() * 1000),
             enrolled_by=self._node_id,
         )
@@ -146,9 +145,9 @@ class ProviderWraps:
 
         Raises ProviderError."""
         sealed_key = envelope.sealed_key(record.wrap)
-        provider = self._provider(record)
-        wrapping_key = await self._calls.run(record.name, lambda: provider.unwrap(sealed_key, record.binding))
-        return envelope.unseal(record.wrap, wrapping_key, record.binding)
+        provider, binding = self._provider(record), record.binding(self._cluster_id)
+        wrapping_key = await self._calls.run(record.name, lambda: provider.unwrap(sealed_key, binding))
+        return envelope.unseal(record.wrap, wrapping_key, binding)
 
     async def check(self, record: ProviderRecord) -> None:
         """See that a provider opens its wrap, and that the root key in it opens the cluster's keyring.
@@ -172,11 +171,12 @@ class ProviderWraps:
             return Renewal((), checks)
         renewed = []
         for record in providers.providers:
+            binding = record.binding(self._cluster_id)
             try:
-                wrapping_key, sealed_key = await self._sealed_key(self._provider(record), record.binding)
+                wrapping_key, sealed_key = await self._sealed_key(self._provider(record), binding)
             except ProviderError as error:
                 raise _refused(record.name, error) from None
-            wrap = envelope.seal(root_key, wrapping_key, sealed_key, record.binding, self._random_bytes)
+            wrap = envelope.seal(root_key, wrapping_key, sealed_key, binding, self._random_bytes)
             renewed.append(msgspec.structs.replace(record, wrap=wrap))
         return Renewal((Put(PROVIDERS_KEY, records.encode(ProviderList(tuple(renewed)))),), checks)
 
@@ -193,6 +193,10 @@ class ProviderWraps:
         except ProviderError:
             shown = record.parameters
         return {name: value for name, value in shown.items() if value}
+
+    @property
+    def _cluster_id(self) -> str:
+        return self._seal.status().cluster_id
 
     async def _read(self) -> tuple[ProviderList, int]:
         record = await self._consensus.get(PROVIDERS_KEY)

@@ -21,7 +21,7 @@ WRAP = envelope.seal(KEY, WRAPPING_KEY, b"sealed by the provider", BINDING, stre
 
 def record(name: str = "kms", priority: int = 1) -> ProviderRecord:
     return ProviderRecord(
-        name=name, type="awskms", priority=priority, parameters={"key_id": "k"}, wrap=WRAP, cluster_id="c-1",
+        name=name, type="awskms", priority=priority, parameters={"key_id": "k"}, wrap=WRAP,
         enrolled_ms=1, enrolled_by="node-1",
     )  # fmt: skip
 

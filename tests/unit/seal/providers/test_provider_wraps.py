@@ -87,7 +87,6 @@ def test_an_added_provider_was_seen_to_unwrap_and_opens_the_cluster(monkeypatch:
         record = await rig.add("a")
         assert rig.vaults["a"].calls == ["wrap", "unwrap"]
         assert (await rig.wraps.stored()).providers == (record,)
-        assert record.cluster_id == rig.seal.status().cluster_id
         assert await rig.wraps.recover(record) == rig.root_key
         await rig.wraps.check(record)
         assert rig.wraps.describe(record) == {"where": "here"}
@@ -293,5 +292,22 @@ def test_a_provider_is_opened_anew_when_this_node_s_credentials_changed_their_ty
         with pytest.raises(ProviderError) as caught:
             await rig.wraps.recover(record)
         assert caught.value.health is Health.MISCONFIGURED
+
+    on_rig(monkeypatch, story)
+
+
+def test_a_wrap_that_was_carried_over_from_another_cluster_opens_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(rig: Rig) -> None:
+        foreign = Rig(rig.vaults)
+        foreign.seal = await manager_of(foreign.consensus, seed="another cluster")
+        foreign.shares = await initialized(foreign.seal)
+        await unsealed(foreign.seal, foreign.shares)
+        foreign.wraps = foreign.more_wraps(foreign.seal)
+        record = await foreign.add("a")
+        await foreign.wraps.check(record)
+        with pytest.raises(ProviderError) as caught:
+            await rig.wraps.recover(record)
+        assert caught.value.health is Health.WRONG_KEY
+        await foreign.seal.close()
 
     on_rig(monkeypatch, story)
