@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from grpc import aio
 
 from holdfast.client.api_aio import AsyncKv, AsyncLogical, AsyncRaft, AsyncSys
+from holdfast.client.api_keys import AsyncKeys
 from holdfast.client.calls.call import Call
 from holdfast.client.channels import credentials, options
 from holdfast.client.config import ClientConfig
@@ -30,8 +31,9 @@ class AsyncClient:
     config: by default from the environment (`ClientConfig.from_environment`).
     clock: monotonic seconds. sleep: waits that many seconds.
 
-    Attributes: `kv`, `sys`, `raft`, `seal_providers` and `logical`, as those of `Client`, to be awaited; `kv.list` is
-    an asynchronous iterator. A cancelled call ends at once; a write that was cancelled may have taken effect.
+    Attributes: `kv`, `sys`, `raft`, `keys`, `seal_providers` and `logical`, as those of `Client`, to be awaited;
+    `kv.list` is an asynchronous iterator. A cancelled call ends at once; a write that was cancelled may have taken
+    effect.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class AsyncClient:
         self.kv = AsyncKv(self._execute)
         self.sys = AsyncSys(self._execute)
         self.raft = AsyncRaft(self._execute)
+        self.keys = AsyncKeys(self._execute)
         self.logical = AsyncLogical(self._execute)
         self.seal_providers = AsyncSealProviders(self._execute)
 

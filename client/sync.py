@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar, cast
 import grpc
 
 from holdfast.client.api import Kv, Logical, Raft, Sys
+from holdfast.client.api_keys import Keys
 from holdfast.client.calls.call import Call
 from holdfast.client.channels import credentials, options
 from holdfast.client.config import ClientConfig
@@ -32,8 +33,9 @@ class Client:
     config: by default from the environment (`ClientConfig.from_environment`).
     clock: monotonic seconds. sleep: waits that many seconds.
 
-    Attributes: `kv` (versioned secrets), `sys` (seal and health), `raft` (members), `seal_providers`, `logical` (any
-    engine by path), `snapshots` (the whole state as a file; of the blocking client alone).
+    Attributes: `kv` (versioned secrets), `sys` (seal and health), `raft` (members), `keys` (rekey, rotation, root
+    tokens), `seal_providers`, `logical` (any engine by path), `snapshots` (the whole state as a file; of the blocking
+    client alone).
     Raises LocalError when a setting or a file that it names is wrong. Nothing is sent before the first call.
     """
 
@@ -55,6 +57,7 @@ class Client:
         self.kv = Kv(self._execute)
         self.sys = Sys(self._execute)
         self.raft = Raft(self._execute)
+        self.keys = Keys(self._execute)
         self.logical = Logical(self._execute)
         self.snapshots = Snapshots(self._state, self._channel, clock=clock, sleep=sleep)
         self.seal_providers = SealProviders(self._execute)

@@ -123,6 +123,21 @@ class Core:
         caller = _caller(token)
         return Grant(caller, call.trail)
 
+    async def witness(self, request: Request) -> Grant:
+        """As `authorize`, for an operation that needs no token because shares of the root key protect it: what it is
+        and how it ended is audited all the same."""
+        call = self._accept(request)
+        self._gate()
+        await call.trail.prepare(self._transaction())
+        await call.trail.decision()
+        return Grant(Caller(accessor="", display_name="", policies=()), call.trail)
+
+    async def create_root_token(self, txn: Transaction) -> str:
+        """Have a new root token stored; returns it. For a ceremony of share holders."""
+        return await tokens.create_root(
+            txn.view(tokens.TOKENS_PREFIX), now=self._now(), random_bytes=self._random_bytes
+        )
+
     async def bootstrap(self, txn: Transaction) -> str:
         """Make what a new cluster starts with: the mount `secret/`, the token salt, the audit key and a root token.
         Returns the token; it is nowhere else."""

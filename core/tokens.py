@@ -28,6 +28,9 @@ TOKEN_PREFIX = "hfs."  # noqa: S105  (what every token begins with, not a token)
 
 TOKEN_BYTES = 32
 
+TOKEN_CHARS = len(TOKEN_PREFIX) + 43
+"""How long a token is: 32 bytes in base64url are 43 characters."""
+
 ACCESSOR_BYTES = 18
 
 SALT_BYTES = 32

@@ -113,9 +113,12 @@ class CeremonyStore(Generic[R]):
         """Have the view's transaction end the ceremony."""
         view.transaction.delete(self._path)
 
-    async def commit(self, view: CeremonyView[R], *, seal: SealConfig | None = None) -> bool:
+    async def commit(
+        self, view: CeremonyView[R], *, seal: SealConfig | None = None, wait_s: float | None = None
+    ) -> bool:
         """Commit the view's transaction, with the seal as it was seen; `seal` replaces it. Returns whether it took
-        effect; False: something else changed meanwhile. Raises as `settle.commit`."""
+        effect; False: something else changed meanwhile. wait_s: how long at most to ask for the outcome. Raises as
+        `settle.commit`."""
         first = view.transaction.batch()
         puts = () if seal is None else (Put(SEAL_KEY, encode_config(seal)),)
         request = RequestRecord(key=self._random_bytes(REQUEST_KEY_BYTES), response=b"")
@@ -130,7 +133,13 @@ class CeremonyStore(Generic[R]):
             return await self._consensus.duplicate_of(request.key) is not None
 
         news_of = (*batch.puts, *(Put(key, b"") for key in batch.deletes))[0].key
-        done = await settle.commit(self._consensus, batch, in_effect=in_effect, news_of=news_of, wait_s=self._wait_s)
+        done = await settle.commit(
+            self._consensus,
+            batch,
+            in_effect=in_effect,
+            news_of=news_of,
+            wait_s=min(self._wait_s, wait_s or self._wait_s),
+        )
         if done:
             await self._seal.refresh()
         return done

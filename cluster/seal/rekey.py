@@ -139,8 +139,9 @@ class Rekey:
             view.record = record
             return self._status(view)
 
-    async def give(self, nonce: str, text: str) -> RekeyStatus | NewShares:
-        """Give one of the shares in force. The one that reaches the threshold gets the new shares.
+    async def give(self, nonce: str, text: str, *, wait_s: float | None = None) -> RekeyStatus | NewShares:
+        """Give one of the shares in force. The one that reaches the threshold gets the new shares. wait_s: how long to
+        go on asking whether they are in force, so that an answer that brings the shares can still be in time.
 
         Raises InvalidArgument (nonce), ShareRejected, FailedPrecondition; NotLeader, NoLeader, Overloaded or Conflict
         when the new shares were not made: all shares are to be given again."""
@@ -157,7 +158,7 @@ class Rekey:
             share_key = self._current.give(record.nonce, view.config, text)
             if share_key is None:
                 return self._status(view)
-            return await self._make(view, view.config.unwrap(share_key))
+            return await self._make(view, view.config.unwrap(share_key), wait_s)
 
     async def verify(self, nonce: str, text: str) -> RekeyStatus:
         """Give one of the new shares. The one that reaches the new threshold puts them in force. Raises as `give`;
@@ -201,18 +202,20 @@ class Rekey:
             self._new.forget()
             return self._status(view)
 
-    async def recover(self, root_key: bytes) -> NewShares:
+    async def recover(self, nonce: str, root_key: bytes, *, wait_s: float | None = None) -> NewShares:
         """Make the new shares of the ceremony under way without any of the current ones, for whoever came by the root
         key in another way. Raises FailedPrecondition when the key is not the one that this node holds."""
         async with self._one_by_one:
             view = await self._store.open()
-            if _under_way(view).pending:
+            record = _under_way(view)
+            check_nonce(nonce, record.nonce)
+            if record.pending:
                 raise FailedPrecondition("new shares wait for verification: verify them, or cancel the rekey")
             if not self._holds(root_key):
                 raise FailedPrecondition("what was recovered is not this cluster's root key: nothing was made")
-            return await self._make(view, root_key)
+            return await self._make(view, root_key, wait_s)
 
-    async def _make(self, view: CeremonyView[RekeyRecord], root_key: bytes) -> NewShares:
+    async def _make(self, view: CeremonyView[RekeyRecord], root_key: bytes, wait_s: float | None) -> NewShares:
         """New shares over the root key, in force or pending, and certainly so."""
         record = _under_way(view)
         config, made = make_share_set(
@@ -236,7 +239,7 @@ class Rekey:
             else:
                 self._store.delete(view)
             try:
-                done = await self._store.commit(view, seal=None if pending_nonce else config)
+                done = await self._store.commit(view, seal=None if pending_nonce else config, wait_s=wait_s)
             except OutcomeUnknown:
                 return _handed_out(record, made, texts, "unknown", pending_nonce)
             if done:

@@ -162,10 +162,10 @@ def test_a_node_that_is_sealed_or_does_not_lead_takes_no_share() -> None:
 
 def test_another_way_to_the_root_key_makes_new_shares_and_a_wrong_key_none() -> None:
     async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares, ceremony: Rekey) -> None:
-        await ceremony.init(shares=1, threshold=1, verify=False, recipients=None)
+        began = await ceremony.init(shares=1, threshold=1, verify=False, recipients=None)
         with pytest.raises(FailedPrecondition, match="not this cluster's root key"):
-            await ceremony.recover(bytes(32))
-        made = await ceremony.recover(manager.with_root_key(bytes))
+            await ceremony.recover(began.nonce, bytes(32))
+        made = await ceremony.recover(began.nonce, manager.with_root_key(bytes))
         manager.seal("test")
         assert not (await manager.unseal(made.texts[0])).sealed
 
