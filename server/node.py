@@ -33,7 +33,8 @@ from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
 from holdfast.proto.errors import Fatal, HoldfastError, Uninitialized
-from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, seal_provider_pb2, snapshot_pb2, sys_pb2
+from holdfast.proto.v1 import keys_pb2, kv_pb2, logical_pb2, raft_pb2, seal_provider_pb2, snapshot_pb2, sys_pb2
+from holdfast.proto.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
 from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
@@ -48,6 +49,8 @@ from holdfast.server.exits import EXIT_FATAL
 from holdfast.server.forwarding import PeerForwarder, serve_forwarded
 from holdfast.server.frontend import FrontEnd
 from holdfast.server.health import HEALTH_SERVICE, GrpcHealth, HealthReport, add_health_servicer, state_of
+from holdfast.server.key_operations import KeyOperations
+from holdfast.server.keys_service import KeysService
 from holdfast.server.kv_service import KvService
 from holdfast.server.limits import DRAIN_TIMEOUT_S, FATAL_DRAIN_TIMEOUT_S, RPCS_MAX, TRANSFER_TIMEOUT_S, grpc_options
 from holdfast.server.logical_service import LogicalService
@@ -203,7 +206,7 @@ class Node:
             for module, name in (
                 (kv_pb2, "KvService"), (sys_pb2, "SysService"), (raft_pb2, "RaftService"),
                 (logical_pb2, "LogicalService"), (snapshot_pb2, "SnapshotService"),
-                (seal_provider_pb2, "SealProviderService"),
+                (seal_provider_pb2, "SealProviderService"), (keys_pb2, "KeysService"),
             )
         ]  # fmt: skip
         self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
@@ -235,6 +238,25 @@ class Node:
                 keeper=self._sealing.providers,
                 authorize=self._core.authorize,
                 on_fatal=self._on_fatal,
+            ),
+            self._server,
+        )
+        add_KeysServiceServicer_to_server(
+            KeysService(
+                front_end,
+                KeyOperations(
+                    consensus=self._consensus,
+                    calls=self._network,
+                    seal=self._seal,
+                    authorize=self._core.authorize,
+                    witness=self._core.witness,
+                    make_token=self._core.create_root_token,
+                    recover=self._sealing.recover_root_key,
+                    random_bytes=sources.random_bytes,
+                    clock=sources.monotonic,
+                    wall_clock=sources.wall_clock,
+                    on_fatal=self._on_fatal,
+                ),
             ),
             self._server,
         )

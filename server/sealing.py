@@ -7,14 +7,17 @@ from pathlib import Path
 
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus
+from holdfast.cluster.seal.keeper import KeyKeeper
+from holdfast.cluster.seal.providers.contract import ProviderError
 from holdfast.cluster.seal.providers.keeper import ProviderKeeper
 from holdfast.cluster.seal.providers.wraps import ProviderWraps
 from holdfast.cluster.seal.quorum_guard import QuorumGuard
 from holdfast.cluster.seal.receiving import KeyReceiver
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.sharing import KeyGiver, Result
-from holdfast.proto.errors import Fatal
+from holdfast.proto.errors import FailedPrecondition, Fatal, NotFound
 from holdfast.server.config import SealSettings
+from holdfast.server.key_metrics import KeyCollector
 from holdfast.server.metrics import Metrics
 from holdfast.server.provider_entries import ProviderEntries
 from holdfast.server.seal_provider_metrics import SealProviderCollector
@@ -85,6 +88,15 @@ class Sealing:
             on_unsealed=lambda name, kind: event("unsealed_by_provider", provider=name, provider_type=kind),
             on_fatal=on_fatal,
         )
+        self._keys = KeyKeeper(
+            consensus,
+            seal,
+            random_bytes=random_bytes,
+            wall_clock=wall_clock,
+            on_fatal=on_fatal,
+            on_rotation=lambda term, why: event("keyring_rotated", term=term, why=why),
+        )
+        metrics.add_collector(KeyCollector(self._keys))
         metrics.add_collector(SealProviderCollector(lambda: self.providers.statuses))
         self._receiver = KeyReceiver(
             seal,
@@ -103,11 +115,13 @@ class Sealing:
         """Watch, and ask for the key where that is configured. Call once, when the seal was loaded."""
         self._guard.start()
         self.providers.start()
+        self._keys.start()
         self._receiver.start()
 
     async def stop(self) -> None:
         """Watch and ask no more. May be called again, and without `start`."""
         await self._receiver.stop()
+        await self._keys.stop()
         await self.providers.stop()
         self._guard.stop()
 
@@ -119,6 +133,17 @@ class Sealing:
     def check(self) -> None:
         """See QuorumGuard."""
         self._guard.check()
+
+    async def recover_root_key(self, name: str) -> bytes:
+        """The root key, opened anew by an unseal provider. Raises NotFound, and FailedPrecondition when the provider
+        does not open it now."""
+        record = (await self.wraps.stored()).find(name)
+        if record is None:
+            raise NotFound("there is no such seal provider: `holdfast operator seal-provider list` shows them")
+        try:
+            return await self.wraps.recover(record)
+        except ProviderError as error:
+            raise FailedPrecondition(f"the seal provider does not open the root key: {error.message}") from None
 
     async def unseal_members(self) -> Sequence[Result]:
         """See KeyGiver."""

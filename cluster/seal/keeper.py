@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from holdfast.cluster.raft.consensus import Consensus, Role
-from holdfast.cluster.seal import key_policy, rotation
+from holdfast.cluster.seal import key_policy, reencryption, rotation
 from holdfast.cluster.seal.key_policy import KeyPolicy
-from holdfast.cluster.seal.reencryption import Reencryption
+from holdfast.cluster.seal.reencryption import Pass, Reencryption
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.usage import BLOCK, EncryptionCount
 from holdfast.proto.errors import Fatal, HoldfastError
@@ -21,9 +23,18 @@ BUSY_S = 0.01
 """How long to wait at least between two steps of a re-encryption, so that it never takes a node for itself."""
 
 
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the keeper saw at its latest step. encryptions: reserved under the term, by all nodes."""
+
+    term: int
+    terms: int
+    encryptions: int
+    reencryption: Pass | None
+
+
 class KeyKeeper:
     """One node's keeper; it acts while the node leads and is unsealed. wall_clock: Unix time in seconds. on_rotation:
-    told of a rotation that was due, and why ("age" or "count")."""
+    told of a rotation that was due: the new term, and why ("age" or "count")."""
 
     def __init__(
         self,
@@ -33,7 +44,7 @@ class KeyKeeper:
         random_bytes: Callable[[int], bytes],
         wall_clock: Callable[[], float],
         on_fatal: Callable[[Fatal], None],
-        on_rotation: Callable[[str], None] = lambda _: None,
+        on_rotation: Callable[[int, str], None] = lambda _term, _why: None,
         block: int = BLOCK,
     ) -> None:
         self._consensus = consensus
@@ -46,6 +57,8 @@ class KeyKeeper:
         self._count = EncryptionCount(consensus, seal, block=block)
         self._reencryption = Reencryption(consensus, seal, random_bytes=random_bytes, now_ms=self._now_ms)
         self._task: asyncio.Task[None] | None = None
+        self.seen: Seen | None = None
+        """For metrics; None while this node has nothing to keep."""
 
     def start(self) -> None:
         """Begin. Call once, when the seal was loaded."""
@@ -63,15 +76,22 @@ class KeyKeeper:
         is lost then."""
         status = self._consensus.status()
         if self._seal.sealed or status.role is not Role.LEADER or not status.ready:
+            self.seen = None
             return IDLE_S
         policy = await key_policy.load(Transaction(self._consensus, self._seal.barrier))
         reserved = await self._count.step()
         if why := self._due(policy, reserved):
             await rotation.rotate(self._consensus, self._seal, random_bytes=self._random_bytes, now_ms=self._now_ms())
-            self._on_rotation(why)
+            self._on_rotation(self._seal.barrier.keyring.active_term, why)
             return BUSY_S
         rewritten = await self._reencryption.step(policy)
+        await self._look(reserved)
         return IDLE_S if rewritten is None else max(BUSY_S, rewritten / policy.rate)
+
+    async def _look(self, reserved: int) -> None:
+        term = rotation.key_term(self._seal)
+        at = await reencryption.load(Transaction(self._consensus, self._seal.barrier))
+        self.seen = Seen(term=term.term, terms=term.terms, encryptions=reserved, reencryption=at)
 
     def _due(self, policy: KeyPolicy, reserved: int) -> str:
         """Why a rotation is due; empty when none is."""

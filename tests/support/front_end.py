@@ -26,6 +26,8 @@ from holdfast.server.config import SealSettings
 from holdfast.server.forwarding import PeerForwarder, serve_forwarded
 from holdfast.server.frontend import FrontEnd
 from holdfast.server.health import HealthReport, state_of
+from holdfast.server.key_operations import KeyOperations
+from holdfast.server.keys_service import KeysService
 from holdfast.server.kv_service import KvService
 from holdfast.server.logical_service import LogicalService
 from holdfast.server.metrics import Metrics
@@ -162,6 +164,20 @@ class FrontEndNode:
             wall_clock=time.time,
             on_fatal=self.fatal.append,
         )
+        self.operations = KeyOperations(
+            consensus=consensus,
+            calls=self.port,
+            seal=self.seal,
+            authorize=self.core.authorize,
+            witness=self.core.witness,
+            make_token=self.core.create_root_token,
+            recover=self.sealing.recover_root_key,
+            random_bytes=stream(consensus.node_id + "keys"),
+            clock=time.monotonic,
+            wall_clock=time.time,
+            on_fatal=self.fatal.append,
+        )
+        self.keys = KeysService(self.front_end, self.operations)
         self.token = ""
         self.shares: tuple[str, ...] = ()
 

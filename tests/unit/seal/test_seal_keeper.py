@@ -65,7 +65,7 @@ def keeper_of(
         random_bytes=stream("keeper"),
         wall_clock=clock,
         on_fatal=pytest.fail,
-        on_rotation=(rotations if rotations is not None else []).append,
+        on_rotation=lambda _term, why: (rotations if rotations is not None else []).append(why),
         block=block,
     )
 
