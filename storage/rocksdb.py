@@ -5,6 +5,8 @@
 - Iterators end silently at corruption until `status()` is asked. It is, at the end of every scan and every seek;
   `items()`, `keys()` and `values()` never ask and are not used.
 - A live iterator keeps the folder locked after `close()` and reads freed state. `close` drops them first.
+- An iterator's upper bound lives in the ReadOptions that it was made with, and dangles when they go: a scan then ends
+  wherever freed memory says. They are kept as long as the iterator.
 - An ill-formed `delete_range` fails and leaves the database refusing everything after it. It never gets there.
 - Some damage to the log is replayed as a shorter log, or for ever: `wal.py` looks before RocksDB does.
 - Errors are bare Exceptions with RocksDB's status as text. This module alone reads that text.
@@ -90,13 +92,13 @@ class RocksStore:
 
     def scan(self, start: bytes, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """See Store."""
-        scan = _Scan(self._path, self._iterator(start, end))
+        scan = _Scan(self._path, *self._iterator(start, end))
         self._scans.add(scan)
         return _entries(scan)
 
     def seek(self, start: bytes, end: bytes | None = None) -> tuple[bytes, bytes] | None:
         """See Store."""
-        iterator = self._iterator(start, end)
+        iterator, _options = self._iterator(start, end)
         try:
             if iterator.valid():
                 return iterator.key(), iterator.value()
@@ -182,7 +184,8 @@ class RocksStore:
     def __repr__(self) -> str:
         return f"<RocksStore {self._path}{' closed' if self._closed else ''}>"
 
-    def _iterator(self, start: bytes, end: bytes | None) -> RdictIter:
+    def _iterator(self, start: bytes, end: bytes | None) -> tuple[RdictIter, ReadOptions]:
+        """An iterator at `start`, and the options that must live as long as it does."""
         self._check_usable()
         options = ReadOptions()
         if end is not None:
@@ -193,7 +196,7 @@ class RocksStore:
             iterator.seek(start)
         except Exception as error:
             raise _error(self._path, error) from error
-        return iterator
+        return iterator, options
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -205,9 +208,10 @@ class RocksStore:
 class _Scan:
     """A scan's position; `drop` lets go of what it pins."""
 
-    def __init__(self, path: Path, iterator: RdictIter) -> None:
+    def __init__(self, path: Path, iterator: RdictIter, options: ReadOptions) -> None:
         self._path = path
         self._iterator: RdictIter | None = iterator
+        self._options = options
         self._started = False
 
     def take(self) -> tuple[bytes, bytes] | None:

@@ -319,3 +319,15 @@ def test_keys_and_values_have_limits(tmp_path: Path) -> None:
             store.write([(b"other", b""), *puts])
     assert store.get(b"other") is None
     store.close()
+
+
+def test_the_end_of_a_scan_stands_whatever_becomes_of_the_memory_it_was_given_in(tmp_path: Path) -> None:
+    store = RocksStore.open(tmp_path / "store")
+    keys = [b"range-%03d" % n for n in range(9)]
+    store.write([(key, b"") for key in keys])
+    for end in range(1, 9):
+        scan = store.scan(b"", b"range-%03d" % end)
+        others = [store.scan(b"", b"range-%03d" % 0) for _ in range(20)]
+        assert [key for key, _ in scan] == keys[:end]
+        assert all(list(other) == [] for other in others)
+    store.close()
