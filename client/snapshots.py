@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import grpc
 
@@ -21,6 +22,7 @@ from holdfast.proto.v1 import snapshot_pb2 as pb
 
 _SERVICE = "/holdfast.v1.SnapshotService/"
 STREAM_S_MAX = 6 * 3600.0
+PART_BYTES = 256 * 1024
 
 Progress = Callable[[int, int], None]
 """Told the bytes so far and about how many there will be."""
@@ -33,6 +35,19 @@ class SavedSnapshot:
     path: Path
     info: SnapshotInfo
     node_id: str
+
+
+@dataclass(frozen=True)
+class RestoredState:
+    """What a restore did. index: where it stands in the log. keys_replaced: every node is sealed, and opens with the
+    shares that belong to the snapshot. prepared: the nodes that had the snapshot when it took effect; the unprepared
+    ones fetch it by themselves."""
+
+    index: int
+    snapshot_index: int
+    keys_replaced: bool
+    prepared: tuple[str, ...]
+    unprepared: tuple[str, ...]
 
 
 def _no_progress(_done: int, _expected: int) -> None:
@@ -93,6 +108,36 @@ class Snapshots:
             new.keep()
         return SavedSnapshot(path, info, saved.node_id)
 
+    def restore(self, path: str | Path, *, force: bool = False, progress: Progress = _no_progress) -> RestoredState:
+        """Replace the state of the whole cluster by that of a file: everything that was written since is gone, on every
+        node. The file is checked first, here and by the node.
+
+        force: also when the file's keys are not the cluster's; all nodes are sealed then. Raises LocalError for a file
+        that is damaged, FailedPrecondition when the keys do not fit, OutcomeUnknown, and what every call raises.
+
+            client.snapshots.restore("holdfast.hfsnap")
+        """
+        inspect(Path(path))
+        return self._send_file(Path(path), force=force, progress=progress)
+
+    def _send_file(self, path: Path, *, force: bool, progress: Progress) -> RestoredState:
+        options = pb.RestoreSnapshotRequest(options=pb.RestoreOptions(force=force))
+        call = Call(_SERVICE + "RestoreSnapshot", options, pb.RestoreSnapshotResponse, _as_it_is, Effect.ONCE)
+
+        def attempt(address: str, metadata: tuple[tuple[str, str], ...]) -> pb.RestoreSnapshotResponse:
+            send = self._channel(address).stream_unary(
+                call.method,
+                request_serializer=pb.RestoreSnapshotRequest.SerializeToString,
+                response_deserializer=pb.RestoreSnapshotResponse.FromString,
+            )
+            with path.open("rb") as file:
+                return send(_messages(options, file, progress), timeout=STREAM_S_MAX, metadata=metadata)
+
+        done = self._attempts(call, attempt)
+        return RestoredState(
+            done.index, done.snapshot_index, done.keys_replaced, tuple(done.prepared), tuple(done.unprepared)
+        )
+
     def _attempts(self, call: Call[Any], attempt: Callable[[str, tuple[tuple[str, str], ...]], Any]) -> Any:
         session = self._state.begin(call, self._clock())
         while True:
@@ -126,3 +171,16 @@ def _receive(stream: Iterator[pb.SaveSnapshotResponse], new: NewFile, progress: 
         offset += len(message.data)
         progress(offset, max(expected, offset))
     raise Unavailable("the snapshot ended before the node had verified it; try again")
+
+
+def _messages(
+    options: pb.RestoreSnapshotRequest, file: BinaryIO, progress: Progress
+) -> Iterator[pb.RestoreSnapshotRequest]:
+    size = os.fstat(file.fileno()).st_size
+    yield options
+    offset = 0
+    while data := file.read(PART_BYTES):
+        part = pb.RestorePart(offset=offset, data=data, check=check_of(offset, data))
+        yield pb.RestoreSnapshotRequest(data=part)
+        offset += len(data)
+        progress(offset, size)

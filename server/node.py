@@ -27,7 +27,10 @@ from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
+from holdfast.cluster.snapshot.distribution import Distribution
+from holdfast.cluster.snapshot.restoring import Restorer
 from holdfast.cluster.snapshot.saving import SnapshotMaker
+from holdfast.cluster.snapshot.spool import Spool
 from holdfast.core.audit.engine import audit_mounts
 from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
@@ -189,6 +192,16 @@ class Node:
             wall_clock=sources.wall_clock,
             monotonic=sources.monotonic,
         )
+        self._distribution = Distribution(
+            self._raft,
+            self._network,
+            Spool(data / "restore"),
+            node_id=config.node_id,
+            wall_clock=sources.wall_clock,
+            monotonic=sources.monotonic,
+            on_fatal=self._on_fatal,
+        )
+        self._raft.on_replaced(self._state_replaced)
         self._metrics.watch(self._state)
         self._wire_front_end(sources)
 
@@ -226,7 +239,20 @@ class Node:
             self._server,
         )
         add_SnapshotServiceServicer_to_server(
-            SnapshotService(front_end, maker=self._snapshots, authorize=self._core.authorize), self._server
+            SnapshotService(
+                front_end,
+                node_id=self._config.node_id,
+                maker=self._snapshots,
+                distribution=self._distribution,
+                restorer=Restorer(
+                    self._raft, self._consensus, self._seal, self._distribution, node_id=self._config.node_id
+                ),
+                consensus=self._consensus,
+                calls=self._network,
+                authorize=self._core.authorize,
+                on_fatal=self._on_fatal,
+            ),
+            self._server,
         )
         add_SealProviderServiceServicer_to_server(
             SealProviderService(
@@ -299,6 +325,7 @@ class Node:
         await self._seal.load()
         self._seal.on_change(self._seal_changed)
         self._sealing.start()
+        self._distribution.start()
         self._consensus.on_role_change(lambda _: self._grpc_health.refresh())
         await self._grpc_health.start()
         self._listen()
@@ -315,6 +342,7 @@ class Node:
         await self._sealing.stop()
         await self._seal.close()
         await self._auditing.stop()
+        await self._distribution.stop()
         await self._raft.stop()
         await self._network.stop()
         if self._metrics_server is not None:
@@ -328,6 +356,7 @@ class Node:
         await self._sealing.stop()
         await self._seal.close()
         await self._auditing.stop()
+        await self._distribution.stop()
         await self._raft.stop()
         await self._network.stop()
         self._held.close()
@@ -394,6 +423,12 @@ class Node:
             version=holdfast.__version__,
             leader_id=self._consensus.status().leader_id,
         )
+
+    def _state_replaced(self, keys_replaced: bool) -> None:  # noqa: FBT001 - a listener's form
+        """A restore, or a member's snapshot: nothing that was read before counts, nor do keys that were replaced."""
+        self._core.forget()
+        if keys_replaced:
+            self._seal.seal("a snapshot with other keys was restored: unseal with the shares that belong to it")
 
     def _seal_changed(self, status: SealStatus) -> None:
         if status.sealed:

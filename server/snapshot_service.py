@@ -1,34 +1,77 @@
-"""holdfast.v1.SnapshotService: the state of the cluster as a file, and back."""
+"""holdfast.v1.SnapshotService: the state of the cluster as a file, and back.
+
+A restore is sent to any node. That one takes the file in, whole and verified, before the leader is told where it is.
+"""
 # ruff: noqa: N802 - method names are the protocol's
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+import msgspec
+
+from holdfast.cluster.peer.calls import PeerCalls
+from holdfast.cluster.raft.consensus import Consensus
+from holdfast.cluster.snapshot.distribution import Distribution
+from holdfast.cluster.snapshot.restoring import Restored, Restorer
 from holdfast.cluster.snapshot.saving import SnapshotMaker
 from holdfast.core.request import Operation
+from holdfast.proto.errors import FailedPrecondition, Fatal, InvalidArgument
 from holdfast.proto.snapshot_file import SnapshotMetadata, check_of
 from holdfast.proto.v1 import snapshot_pb2 as pb
 from holdfast.proto.v1.snapshot_pb2_grpc import SnapshotServiceServicer
 from holdfast.server.authorization import Authorize, authorized
 from holdfast.server.frontend import Context, FrontEnd
-from holdfast.server.leader_operation import Credentials
+from holdfast.server.leader_operation import Credentials, LeaderOperation
 from holdfast.server.metadata import Call
 
 SNAPSHOT_PATH = "sys/storage/raft/snapshot"
+FORCE_PATH = "sys/storage/raft/snapshot-force"
 
 STREAM_S_MAX = 6 * 3600.0
 """How long a snapshot may take to be sent or received."""
 
 
-class SnapshotService(SnapshotServiceServicer):
-    """Save is served by the node that is asked, from its own state, once that is known to be current."""
+RESTORE_S = 590.0
+"""How long the leader may take to restore a file that a node has taken in; calls between nodes may not take longer."""
 
-    def __init__(self, front_end: FrontEnd, *, maker: SnapshotMaker, authorize: Authorize) -> None:
+
+class _RestoreOrder(msgspec.Struct, frozen=True):
+    credentials: Credentials
+    sha256: bytes
+    holder: str
+    force: bool
+
+
+class SnapshotService(SnapshotServiceServicer):
+    """Save is served by the node that is asked, from its own state, once that is known to be current; restore by the
+    leader."""
+
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        *,
+        node_id: str,
+        maker: SnapshotMaker,
+        distribution: Distribution,
+        restorer: Restorer,
+        consensus: Consensus,
+        calls: PeerCalls,
+        authorize: Authorize,
+        on_fatal: Callable[[Fatal], None],
+    ) -> None:
         self.front_end = front_end
+        self._node_id = node_id
         self._maker = maker
+        self._distribution = distribution
+        self._restorer = restorer
         self._authorize = authorize
+        self._restore = LeaderOperation(
+            "snapshot.restore", _RestoreOrder, Restored, self._restore_here, consensus=consensus, calls=calls,
+            on_fatal=on_fatal,
+        )  # fmt: skip
 
     async def SaveSnapshot(self, message: pb.SaveSnapshotRequest, context: Context) -> None:  # type: ignore[override]
         del message
@@ -61,3 +104,64 @@ class SnapshotService(SnapshotServiceServicer):
             node_id=metadata.node_id,
         )
         await context.write(pb.SaveSnapshotResponse(offset=offset, saved=saved))
+
+    async def RestoreSnapshot(
+        self, messages: AsyncIterator[pb.RestoreSnapshotRequest], context: Context
+    ) -> pb.RestoreSnapshotResponse:
+        async def handle(call: Call) -> pb.RestoreSnapshotResponse:
+            options = await anext(aiter(messages), None)
+            if options is None or options.WhichOneof("part") != "options":
+                raise InvalidArgument("the first message of a restore has its options", field="options")
+            force = options.options.force
+            credentials = Credentials.of(call)
+            # The leader decides; but who may not restore does not fill this node's disk either.
+            grant = await self._authorize(credentials.request(Operation.UPDATE, _path(force)))
+            await grant.finish()
+            sha256 = await self._take_in(messages)
+            order = _RestoreOrder(credentials, sha256, self._node_id, force)
+            done = await self._restore(order, timeout_s=RESTORE_S)
+            return pb.RestoreSnapshotResponse(
+                index=done.index,
+                snapshot_index=done.snapshot_index,
+                keys_replaced=done.keys_replaced,
+                prepared=done.prepared,
+                unprepared=done.unprepared,
+            )
+
+        name = "SnapshotService/RestoreSnapshot"
+        return await self.front_end.serve(name, handle, context, admit=True, timeout_s=STREAM_S_MAX)
+
+    async def _take_in(self, messages: AsyncIterator[pb.RestoreSnapshotRequest]) -> bytes:
+        """The file, durable and verified; its SHA-256."""
+        work, spool = self._distribution.work, self._distribution.spool
+        incoming = await work(spool.begin)
+        try:
+            async for message in messages:
+                part = message.data
+                if message.WhichOneof("part") != "data" or part.offset != incoming.size:
+                    raise InvalidArgument("a part of the snapshot is missing or out of order", field="offset")
+                if part.check != check_of(part.offset, part.data):
+                    raise InvalidArgument("a part of the snapshot was damaged on its way; try again", field="check")
+                await work(lambda part=part: spool.check_room(2 * len(part.data)))  # type: ignore[misc]
+                await work(lambda part=part: incoming.write(part.data))  # type: ignore[misc]
+            return await work(incoming.keep)
+        finally:
+            await work(incoming.drop)
+
+    async def _restore_here(self, order: _RestoreOrder, forwarded_by: str) -> Restored:
+        request = order.credentials.request(Operation.UPDATE, _path(order.force), forwarded_by=forwarded_by)
+        async with authorized(self._authorize, request):
+            return await self._restorer.restore(order.sha256, holder=order.holder, force=order.force)
+
+    async def ListSnapshots(self, message: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
+        del message
+
+        async def handle(call: Call) -> pb.ListSnapshotsResponse:
+            del call
+            raise FailedPrecondition("no schedule of snapshots is configured on this cluster")
+
+        return await self.front_end.serve("SnapshotService/ListSnapshots", handle, context, admit=True)
+
+
+def _path(force: bool) -> str:  # noqa: FBT001 - the option of the call
+    return FORCE_PATH if force else SNAPSHOT_PATH

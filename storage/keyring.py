@@ -184,6 +184,13 @@ class Keyring:
             ours.request_key, theirs.request_key
         )
 
+    def covers(self, earlier: Keyring) -> bool:
+        """Whether this keyring opens everything that `earlier` opens."""
+        ours, theirs = self._open().terms, earlier._open().terms
+        return self.succeeds(earlier) and all(
+            hmac.compare_digest(ours.get(term, b""), key) for term, key in theirs.items()
+        )
+
     def cipher(self, term: int) -> AESGCM:
         """The value cipher of a term. Do not keep it: `close` must be able to release it.
 

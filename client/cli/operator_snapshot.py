@@ -8,19 +8,22 @@ from pathlib import Path
 
 import click
 
-from holdfast.client.cli.app import SETTINGS, App, Group, pass_app
+from holdfast.client.cli.app import SETTINGS, App, Group, pass_app, yes_option
+from holdfast.client.cli.errors import Declined
 from holdfast.client.cli.output import pairs
 from holdfast.client.snapshot_files import SnapshotInfo, inspect
+from holdfast.client.snapshots import RestoredState
 
 
 @click.group(cls=Group, context_settings=SETTINGS)
 def snapshot() -> None:
-    """Save and look at the state of the whole cluster.
+    """Save, look at and restore the state of the whole cluster.
 
     \b
     Examples:
       holdfast operator raft snapshot save holdfast.hfsnap
       holdfast operator raft snapshot inspect holdfast.hfsnap
+      holdfast operator raft snapshot restore holdfast.hfsnap
     """
 
 
@@ -58,6 +61,57 @@ def inspect_(app: App, file: Path) -> None:
     """
     info = inspect(file)
     app.show({"data": {"file": str(file), **_facts(info)}}, lambda: _text(info))
+
+
+@snapshot.command(context_settings=SETTINGS)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Also restore a snapshot with other keys than the cluster's.")
+@yes_option
+@pass_app
+def restore(app: App, file: Path, force: bool, yes: bool) -> None:  # noqa: FBT001
+    """Replace the state of the whole cluster by that of a snapshot.
+
+    Everything written since the snapshot is gone, on every node: secrets, tokens, policies, mounts. Tokens that were
+    revoked since are valid again. A snapshot whose keys are not the cluster's is refused; with -force it is restored
+    with its own seal, and then every node is sealed and opens with the shares that belong to the snapshot.
+
+    \b
+    Examples:
+      holdfast operator raft snapshot restore holdfast.hfsnap
+      holdfast operator raft snapshot restore -yes -force other-cluster.hfsnap
+    """
+    info = inspect(file)
+    meter = Meter("Restoring")
+    with app.client() as client:
+        if not yes:
+            _confirm(client.sys.seal_status().cluster_name, info, force=force)
+        done = client.snapshots.restore(file, force=force, progress=meter.show)
+    meter.end()
+    app.show({"data": asdict(done) | {"file": str(file)}}, lambda: _outcome(done))
+
+
+def _confirm(cluster_name: str, info: SnapshotInfo, *, force: bool) -> None:
+    question = (
+        f"The whole state of the cluster {cluster_name} will be replaced by the snapshot of"
+        f" {info.metadata.cluster_name} of {info.metadata.created}. Everything acknowledged since then is gone, and"
+        " tokens revoked since then are valid again."
+    )
+    if force:
+        question += " If its keys are others, every node is sealed and opens with that snapshot's shares only."
+    if not sys.stdin.isatty():
+        raise Declined(f"{question} Nothing was done, because nobody can be asked here. Add -yes to go ahead.")
+    click.echo(f"{question}\nType the name of the cluster to go ahead: ", nl=False, err=True)
+    if sys.stdin.readline().strip() != cluster_name:
+        raise Declined("Nothing was done.")
+
+
+def _outcome(done: RestoredState) -> str:
+    lines = [f"Restored at Raft index {done.index}, on {', '.join(done.prepared)}."]
+    if done.unprepared:
+        lines.append(f"These follow by themselves as soon as they can: {', '.join(done.unprepared)}.")
+    if done.keys_replaced:
+        lines.append("Every node is sealed. Unseal it with `holdfast operator unseal` and the snapshot's shares.")
+    return "\n".join(lines)
 
 
 class Meter:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n holdfast/proto/v1/snapshot.proto\x12\x0bholdfast.v1\"\x15\n\x13SaveSnapshotRequest\"\x86\x01\n\x14SaveSnapshotResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63heck\x18\x03 \x01(\r\x12\x16\n\x0e\x65xpected_bytes\x18\x04 \x01(\x04\x12)\n\x05saved\x18\x05 \x01(\x0b\x32\x1a.holdfast.v1.SavedSnapshot\"[\n\rSavedSnapshot\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0f\n\x07node_id\x18\x05 \x01(\t2h\n\x0fSnapshotService\x12U\n\x0cSaveSnapshot\x12 .holdfast.v1.SaveSnapshotRequest\x1a!.holdfast.v1.SaveSnapshotResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n holdfast/proto/v1/snapshot.proto\x12\x0bholdfast.v1\"\x15\n\x13SaveSnapshotRequest\"\x86\x01\n\x14SaveSnapshotResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63heck\x18\x03 \x01(\r\x12\x16\n\x0e\x65xpected_bytes\x18\x04 \x01(\x04\x12)\n\x05saved\x18\x05 \x01(\x0b\x32\x1a.holdfast.v1.SavedSnapshot\"[\n\rSavedSnapshot\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0f\n\x07node_id\x18\x05 \x01(\t\"z\n\x16RestoreSnapshotRequest\x12.\n\x07options\x18\x01 \x01(\x0b\x32\x1b.holdfast.v1.RestoreOptionsH\x00\x12(\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x18.holdfast.v1.RestorePartH\x00\x42\x06\n\x04part\"\x1f\n\x0eRestoreOptions\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\":\n\x0bRestorePart\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63heck\x18\x03 \x01(\r\"}\n\x17RestoreSnapshotResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x16\n\x0esnapshot_index\x18\x02 \x01(\x04\x12\x15\n\rkeys_replaced\x18\x03 \x01(\x08\x12\x10\n\x08prepared\x18\x04 \x03(\t\x12\x12\n\nunprepared\x18\x05 \x03(\t\"\x16\n\x14ListSnapshotsRequest\"W\n\x15ListSnapshotsResponse\x12.\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1b.holdfast.v1.StoredSnapshot\x12\x0e\n\x06target\x18\x02 \x01(\t\"L\n\x0eStoredSnapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x32\xa0\x02\n\x0fSnapshotService\x12U\n\x0cSaveSnapshot\x12 .holdfast.v1.SaveSnapshotRequest\x1a!.holdfast.v1.SaveSnapshotResponse0\x01\x12^\n\x0fRestoreSnapshot\x12#.holdfast.v1.RestoreSnapshotRequest\x1a$.holdfast.v1.RestoreSnapshotResponse(\x01\x12V\n\rListSnapshots\x12!.holdfast.v1.ListSnapshotsRequest\x1a\".holdfast.v1.ListSnapshotsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAVESNAPSHOTRESPONSE']._serialized_end=207
   _globals['_SAVEDSNAPSHOT']._serialized_start=209
   _globals['_SAVEDSNAPSHOT']._serialized_end=300
-  _globals['_SNAPSHOTSERVICE']._serialized_start=302
-  _globals['_SNAPSHOTSERVICE']._serialized_end=406
+  _globals['_RESTORESNAPSHOTREQUEST']._serialized_start=302
+  _globals['_RESTORESNAPSHOTREQUEST']._serialized_end=424
+  _globals['_RESTOREOPTIONS']._serialized_start=426
+  _globals['_RESTOREOPTIONS']._serialized_end=457
+  _globals['_RESTOREPART']._serialized_start=459
+  _globals['_RESTOREPART']._serialized_end=517
+  _globals['_RESTORESNAPSHOTRESPONSE']._serialized_start=519
+  _globals['_RESTORESNAPSHOTRESPONSE']._serialized_end=644
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=646
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=668
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=670
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=757
+  _globals['_STOREDSNAPSHOT']._serialized_start=759
+  _globals['_STOREDSNAPSHOT']._serialized_end=835
+  _globals['_SNAPSHOTSERVICE']._serialized_start=838
+  _globals['_SNAPSHOTSERVICE']._serialized_end=1126
 # @@protoc_insertion_point(module_scope)

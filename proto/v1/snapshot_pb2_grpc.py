@@ -41,6 +41,16 @@ class SnapshotServiceStub:
                 request_serializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.SaveSnapshotRequest.SerializeToString,
                 response_deserializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.SaveSnapshotResponse.FromString,
                 _registered_method=True)
+        self.RestoreSnapshot = channel.stream_unary(
+                '/holdfast.v1.SnapshotService/RestoreSnapshot',
+                request_serializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.RestoreSnapshotRequest.SerializeToString,
+                response_deserializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.RestoreSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/holdfast.v1.SnapshotService/ListSnapshots',
+                request_serializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
 
 
 class SnapshotServiceServicer:
@@ -55,6 +65,21 @@ class SnapshotServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestoreSnapshot(self, request_iterator, context):
+        """Replaces the state of the whole cluster by that of a snapshot file. The first message has the options, the others
+        parts of the file, in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """The snapshots that the schedule of the leader has stored, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SnapshotServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +87,16 @@ def add_SnapshotServiceServicer_to_server(servicer, server):
                     servicer.SaveSnapshot,
                     request_deserializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.SaveSnapshotRequest.FromString,
                     response_serializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.SaveSnapshotResponse.SerializeToString,
+            ),
+            'RestoreSnapshot': grpc.stream_unary_rpc_method_handler(
+                    servicer.RestoreSnapshot,
+                    request_deserializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.RestoreSnapshotRequest.FromString,
+                    response_serializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.RestoreSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=holdfast_dot_proto_dot_v1_dot_snapshot__pb2.ListSnapshotsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +128,60 @@ class SnapshotService:
             '/holdfast.v1.SnapshotService/SaveSnapshot',
             holdfast_dot_proto_dot_v1_dot_snapshot__pb2.SaveSnapshotRequest.SerializeToString,
             holdfast_dot_proto_dot_v1_dot_snapshot__pb2.SaveSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSnapshot(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/holdfast.v1.SnapshotService/RestoreSnapshot',
+            holdfast_dot_proto_dot_v1_dot_snapshot__pb2.RestoreSnapshotRequest.SerializeToString,
+            holdfast_dot_proto_dot_v1_dot_snapshot__pb2.RestoreSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.SnapshotService/ListSnapshots',
+            holdfast_dot_proto_dot_v1_dot_snapshot__pb2.ListSnapshotsRequest.SerializeToString,
+            holdfast_dot_proto_dot_v1_dot_snapshot__pb2.ListSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,12 @@ class SnapshotServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SnapshotServiceAsyncStub: ...
     SaveSnapshot: _grpc.UnaryStreamMultiCallable[_snapshot_pb2.SaveSnapshotRequest, _snapshot_pb2.SaveSnapshotResponse]
     """Streams a snapshot file of the state as of some moment after the call began. Any unsealed node serves it."""
+    RestoreSnapshot: _grpc.StreamUnaryMultiCallable[_snapshot_pb2.RestoreSnapshotRequest, _snapshot_pb2.RestoreSnapshotResponse]
+    """Replaces the state of the whole cluster by that of a snapshot file. The first message has the options, the others
+    parts of the file, in order.
+    """
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_snapshot_pb2.ListSnapshotsRequest, _snapshot_pb2.ListSnapshotsResponse]
+    """The snapshots that the schedule of the leader has stored, the newest first."""
 
 @_typing.type_check_only
 class SnapshotServiceAsyncStub(SnapshotServiceStub):
@@ -47,6 +53,12 @@ class SnapshotServiceAsyncStub(SnapshotServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SaveSnapshot: _aio.UnaryStreamMultiCallable[_snapshot_pb2.SaveSnapshotRequest, _snapshot_pb2.SaveSnapshotResponse]  # type: ignore[assignment]
     """Streams a snapshot file of the state as of some moment after the call began. Any unsealed node serves it."""
+    RestoreSnapshot: _aio.StreamUnaryMultiCallable[_snapshot_pb2.RestoreSnapshotRequest, _snapshot_pb2.RestoreSnapshotResponse]  # type: ignore[assignment]
+    """Replaces the state of the whole cluster by that of a snapshot file. The first message has the options, the others
+    parts of the file, in order.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshot_pb2.ListSnapshotsRequest, _snapshot_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """The snapshots that the schedule of the leader has stored, the newest first."""
 
 class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
     """The operator's snapshots: the whole replicated state, ciphertext, in one file (proto/snapshot_file.py). Every call
@@ -60,5 +72,23 @@ class SnapshotServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_snapshot_pb2.SaveSnapshotResponse], _abc.AsyncIterator[_snapshot_pb2.SaveSnapshotResponse]]:
         """Streams a snapshot file of the state as of some moment after the call began. Any unsealed node serves it."""
+
+    @_abc_1.abstractmethod
+    def RestoreSnapshot(
+        self,
+        request_iterator: _MaybeAsyncIterator[_snapshot_pb2.RestoreSnapshotRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshot_pb2.RestoreSnapshotResponse, _abc.Awaitable[_snapshot_pb2.RestoreSnapshotResponse]]:
+        """Replaces the state of the whole cluster by that of a snapshot file. The first message has the options, the others
+        parts of the file, in order.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _snapshot_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshot_pb2.ListSnapshotsResponse, _abc.Awaitable[_snapshot_pb2.ListSnapshotsResponse]]:
+        """The snapshots that the schedule of the leader has stored, the newest first."""
 
 def add_SnapshotServiceServicer_to_server(servicer: SnapshotServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
