@@ -25,6 +25,9 @@ CONVERGES_S = 20.0
 SERVES_S = 5.0
 """How soon such a cluster answers a write and a read at every member."""
 
+RUNS_S = 0.3
+"""How long a process that was stopped must have run before it counts as running."""
+
 SMALL = Limits(
     log_tail=8, log_lag=20, trim_step=5, trim_max=40, group_count=4, append_bytes=200, window_messages=4,
     apply_entries=3, snapshot_chunk_bytes=500, snapshot_window_bytes=2000,
@@ -95,17 +98,22 @@ class Story:
 
     def _converged(self) -> bool:
         leader = self.world.leader()
-        if leader is None or not leader.machine.ready or leader.paused_until_s > self.world.now_s:
+        if leader is None or not leader.machine.ready:
             return False
         current = leader.machine.log.configurations
         if current.current.promoting or current.index > leader.machine.commit:
             return False
         last = leader.machine.log.last_index
-        members = [self.world.processes.get(node_id) for node_id in current.peers]
-        return all(p is not None and p.machine.applied == last and not self._sealed(p) for p in members)
+        return all(
+            self._serves(node_id) and self.world.processes[node_id].machine.applied == last for node_id in current.peers
+        )
 
-    def _sealed(self, process: Process) -> bool:
-        return self.fronts[process.node_id].keys.sealed
+    def _serves(self, node_id: str) -> bool:
+        """Whether a node is up, has been running for a moment, and holds its keys."""
+        process = self.world.processes.get(node_id)
+        if process is None or process.paused_until_s > self.world.now_s - RUNS_S:
+            return False
+        return not self.fronts[node_id].keys.sealed
 
     def _serve(self) -> None:
         """A write, and a read at every member."""

@@ -6,8 +6,10 @@ played. Everything is drawn from one seeded generator, so a seed replays exactly
 
 from __future__ import annotations
 
+import enum
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,7 +30,7 @@ from holdfast.proto.errors import Fatal, OutcomeUnknown
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.memoryhome import MemoryHome
 
-__all__ = ["CLOCK_SPREAD", "Chance", "Clock", "Died", "Process", "Violation", "World"]
+__all__ = ["CLOCK_SPREAD", "Chance", "Clock", "Died", "Process", "Queue", "Violation", "World"]
 
 CLOCK_SPREAD = 0.05
 """How much faster or slower than the world a node's clock may run: far more than a real one."""
@@ -56,9 +58,18 @@ class Clock:
         self.rate = rate
 
 
+class Queue(enum.Enum):
+    """Where something waits for a process that is stopped."""
+
+    PEERS = "sockets of members, and the worker's pipe"
+    CLIENTS = "sockets of clients"
+    TIMERS = "timers that are due"
+
+
 @dataclass
 class Process:
-    """One life of a node. sessions: by receiver, the number of the session to it."""
+    """One life of a node. sessions: by receiver, the number of the session to it. waiting: what a stopped process will
+    do when it runs again."""
 
     node_id: str
     machine: HardenedRaft
@@ -69,6 +80,7 @@ class Process:
     sessions: dict[str, int] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
     paused_until_s: float = 0.0
+    waiting: dict[Queue, deque[Callable[[], None]]] = field(default_factory=lambda: {q: deque() for q in Queue})
     tick_scheduled: bool = False
     alive: bool = True
 
@@ -155,8 +167,11 @@ class World:
 
     def after(self, delay_s: float, event: Callable[[], None]) -> None:
         """Do something later."""
+        self._at(self.now_s + delay_s, event)
+
+    def _at(self, time_s: float, event: Callable[[], None]) -> None:
         self._sequence += 1
-        heapq.heappush(self._events, (self.now_s + delay_s, self._sequence, event))
+        heapq.heappush(self._events, (time_s, self._sequence, event))
 
     def run(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> bool:
         """Let time pass. True when `until` came about."""
@@ -239,15 +254,33 @@ class World:
 
     def pause(self, node_id: str, seconds: float) -> None:
         """Stop the process for a while, as SIGSTOP does. What arrives meanwhile waits, and is read when it resumes."""
-        self.processes[node_id].paused_until_s = self.now_s + seconds
+        process = self.processes[node_id]
+        process.paused_until_s = max(process.paused_until_s, self.now_s + seconds)
 
-    def guard(self, process: Process, step: Callable[[], None]) -> None:
+    def guard(self, process: Process, step: Callable[[], None], queue: Queue = Queue.PEERS) -> None:
         """Run a step of a process that is alive, now or when it is resumed."""
         if not process.alive:
             return
+        waits = any(process.waiting.values())
+        if process.paused_until_s > self.now_s or waits:
+            if not waits:
+                self._at(process.paused_until_s, lambda: self._resume(process))
+            process.waiting[queue].append(step)
+        else:
+            self._step(process, step)
+
+    def _resume(self, process: Process) -> None:
+        """What waited is done, each queue in the order in which it came. Which socket is read first is anybody's guess,
+        and timers come after sockets, as in asyncio's loop."""
         if process.paused_until_s > self.now_s:
-            self.after(process.paused_until_s - self.now_s, lambda: self.guard(process, step))
+            self._at(process.paused_until_s, lambda: self._resume(process))
             return
+        order = [Queue.PEERS, Queue.CLIENTS] if self.random.random() < 0.5 else [Queue.CLIENTS, Queue.PEERS]
+        queues = [process.waiting[queue] for queue in (*order, Queue.TIMERS)]
+        while process.alive and (queue := next(filter(None, queues), None)) is not None:
+            self._step(process, queue.popleft())
+
+    def _step(self, process: Process, step: Callable[[], None]) -> None:
         try:
             step()
         except Died:
@@ -273,9 +306,8 @@ class World:
     def _timer(self, process: Process) -> None:
         if not process.alive:
             return
-        stopped_s = process.paused_until_s - self.now_s
-        if stopped_s > 0:
-            self.after(stopped_s, lambda: self._timer(process))
+        if process.paused_until_s > self.now_s:
+            self._at(process.paused_until_s, lambda: self._timer(process))
             return
         self.guard(process, process.machine.doTick)
         self.after(self.timing.tick_s * (0.9 + 0.2 * self.random.random()), lambda: self._timer(process))

@@ -7,18 +7,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from support.linearizability import Kind, Operation
+from support.raft_world import Queue, World
 from support.sim_checks import Violation
 from support.sim_front import Found, Front, unless_fatal
 
 from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Outcome, Role
 from holdfast.proto.errors import HoldfastError, OutcomeUnknown
 from holdfast.storage.batch import Batch, Precondition, Put, RequestRecord
-
-if TYPE_CHECKING:
-    from support.raft_world import World
 
 REGISTERS = {b"k0": (b"k0",), b"k1": (b"k1",), b"both": (b"both-0", b"both-1")}
 """By register, the keys that hold it. One with two keys is written in one batch, and must never be seen torn."""
@@ -75,7 +72,7 @@ class Clients:
             draw = self._random.random()
             if draw < 0.4:
                 self.read()
-            elif draw < 0.45:
+            elif draw < 0.5:
                 self._read_stale()
             else:
                 self.write()
@@ -86,7 +83,7 @@ class Clients:
         front = self._fronts.get(node_id)
         if front is None or not front.process.alive:
             return False
-        self._world.guard(front.process, lambda: unless_fatal(lambda: step(front), otherwise))
+        self._world.guard(front.process, lambda: unless_fatal(lambda: step(front), otherwise), Queue.CLIENTS)
         return True
 
     # Writes

@@ -5,15 +5,12 @@ weight, and name what it counts in `tests/simulation/test_raft_simulation.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from support.raft_world import World
 from support.sim_front import Front
 from support.sim_network import Chance
 
 from holdfast.proto.errors import AlreadyExists, HoldfastError
-
-if TYPE_CHECKING:
-    from support.raft_world import World
 
 _QUICK_DISK_S = 0.0005
 
@@ -114,6 +111,17 @@ class Faults:
             seconds = self._random.choice([0.1, 0.3, 0.6, 1.0, 1.6]) * (0.7 + 0.6 * self._random.random())
             self._count("pause", victim, f"for {seconds:.3f} s")
             self._world.pause(victim, seconds)
+
+    def cut_off_while_stopped(self) -> None:
+        """A process is stopped, and what it finds in its sockets when it runs again is the last that it gets."""
+        if victim := self._living_victim():
+            self._count("cut off while stopped", victim)
+            self._world.pause(victim, 0.8 + self._random.random())
+            self._world.after(0.1 * self._random.random(), lambda: self._cut_off(victim))
+
+    def _cut_off(self, node_id: str) -> None:
+        if self.active:
+            self._world.network.separate({node_id})
 
     def clock(self) -> None:
         """A clock changes its speed."""
@@ -253,6 +261,7 @@ _FAULTS: dict[Fault, int] = {
     Faults.start: 5,
     Faults.absence: 2,
     Faults.pause: 2,
+    Faults.cut_off_while_stopped: 1,
     Faults.clock: 1,
     Faults.partition: 2,
     Faults.one_way: 1,

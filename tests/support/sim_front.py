@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from support.raft_world import Process, Queue, World
 from support.sim_checks import Violation
 
 from holdfast.cluster.raft.admission import admit
@@ -16,9 +16,6 @@ from holdfast.cluster.raft.status import status_of
 from holdfast.cluster.seal.quorum_guard import QuorumGuard
 from holdfast.proto.errors import Fatal, HoldfastError, NotLeader, Sealed
 from holdfast.storage.batch import Batch
-
-if TYPE_CHECKING:
-    from support.raft_world import Process, World
 
 GRACE_S = 0.8
 """How long contact with a quorum may be lost, by the node's own clock."""
@@ -120,7 +117,7 @@ class Front:
         timer = _Timer()
         self._world.after(
             delay_s / self.process.clock.rate,
-            lambda: self._world.guard(self.process, lambda: None if timer.cancelled else callback()),
+            lambda: self._world.guard(self.process, lambda: None if timer.cancelled else callback(), Queue.TIMERS),
         )
         return timer
 

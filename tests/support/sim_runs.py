@@ -11,14 +11,15 @@ from support.raft_story import lived
 EXPECTED = (
     "acknowledged write sent again", "answered as a duplicate", "death in an install", "election won",
     "fault: bad network", "fault: bridge", "fault: clock drift", "fault: crash", "fault: crash of all nodes",
-    "fault: failed sync", "fault: hanging disk", "fault: leadership transfer", "fault: learner added",
-    "fault: long absence", "fault: member added", "fault: member removed", "fault: one slow disk",
-    "fault: one-way partition", "fault: partition", "fault: pause", "fault: seal", "fault: slow disks",
-    "leadership handed over", "learner promoted", "log trimmed", "log truncated", "membership changed",
-    "message blocked", "message dropped", "message duplicated", "message of an old session", "message reordered",
-    "outcome unknown", "read answered", "refused by a sealed node", "sealed by an operator", "sealed: quorum lost",
-    "sealed: stood still", "snapshot installed", "stale read answered", "stopped by a failed sync", "sync failed",
-    "unsealed", "write acknowledged", "write conflicted", "write sent again",
+    "fault: cut off while stopped", "fault: failed sync", "fault: hanging disk", "fault: leadership transfer",
+    "fault: learner added", "fault: long absence", "fault: member added", "fault: member removed",
+    "fault: one slow disk", "fault: one-way partition", "fault: partition", "fault: pause", "fault: seal",
+    "fault: slow disks", "leadership handed over", "learner promoted", "log trimmed", "log truncated",
+    "membership changed", "message blocked", "message dropped", "message duplicated", "message of an old session",
+    "message reordered", "outcome unknown", "read answered", "refused by a sealed node", "sealed by an operator",
+    "sealed: quorum lost", "sealed: stood still", "snapshot installed", "stale read answered",
+    "stopped by a failed sync", "sync failed", "unsealed", "write acknowledged", "write conflicted",
+    "write sent again",
 )  # fmt: skip
 """What occurs, by the names under which a trace counts it. Every fault and every event that a check is about."""
 
