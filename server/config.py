@@ -36,6 +36,7 @@ LogFormat = Literal["json", "console"]
 _CHOICES = {
     "log.level": get_args(LogLevel),
     "log.format": get_args(LogFormat),
+    "memory_lock": ("auto", "on", "off"),
     "seal.providers[...].type": tuple(provider_credentials.KINDS),
 }
 
@@ -181,6 +182,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     metrics: MetricsConfig | None = None
     seal: SealSettings = SealSettings()
     raft: RaftSettings = RaftSettings()
+    memory_lock: Literal["auto", "on", "off"] = "auto"  # see server/memory.py
     log: LogConfig = LogConfig()
 
 

@@ -139,10 +139,12 @@ def _load(path: Path) -> NodeConfig:
 def _run(config: NodeConfig, file: Path) -> int:
     _prepare_process()
     from holdfast.server.logging import configure
+    from holdfast.server.memory import lock_memory
     from holdfast.server.node import run
     from holdfast.server.runner import run_loop
 
     configure(config.log, node_id=config.node_id)
+    lock_memory(config.memory_lock)
     return run_loop(run(config, config_file=file.resolve()))
 
 

@@ -58,6 +58,7 @@ from holdfast.server.kv_service import KvService
 from holdfast.server.limits import DRAIN_TIMEOUT_S, FATAL_DRAIN_TIMEOUT_S, RPCS_MAX, TRANSFER_TIMEOUT_S, grpc_options
 from holdfast.server.logical_service import LogicalService
 from holdfast.server.measured import MeasuredConsensus
+from holdfast.server.memory import overwrite_freed_memory_soon
 from holdfast.server.metrics import Metrics, NodeState
 from holdfast.server.metrics_http import MetricsServer
 from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
@@ -433,6 +434,7 @@ class Node:
     def _seal_changed(self, status: SealStatus) -> None:
         if status.sealed:
             self._core.forget()
+            overwrite_freed_memory_soon()
             self._auditing.sealed(status.last_seal_reason)
         else:
             self._auditing.event("unsealed")
