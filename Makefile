@@ -7,7 +7,7 @@ SEEDS  ?= 1000
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev check test simulate bench bench-requests bench-consensus fmt proto lock clean
+.PHONY: help run dev check test simulate mutants bench bench-requests bench-consensus fmt proto lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,6 +43,9 @@ test: dev ## everything in check's test suites, then integration and end-to-end 
 
 simulate: dev ## live SEEDS=1000 simulated lives of a cluster (SEEDS=17:17 replays one), in two processes
 	@PYTHONPATH=tests $(BIN)/python tests/simulation/simulate.py $(SEEDS)
+
+mutants: dev ## put safety mistakes into copies of the consensus module and see each noticed (ONLY=figure_8; EACH=1)
+	@PYTHONPATH=tests $(BIN)/python -m mutants.run --only "$(ONLY)" $(if $(EACH),--each)
 
 bench: bench-requests bench-consensus ## measure requests, then the consensus module alone
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from support.raft_rig import entries_of, members, noop, put
 
 from holdfast.cluster.raft import membership
-from holdfast.cluster.raft.entries import Kind, Position, encode_entry, follow
+from holdfast.cluster.raft.entries import Position, encode_entry
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.membership import Configuration
 from holdfast.proto.errors import Corruption
@@ -114,14 +115,15 @@ def test_a_hole_is_corruption(victim: int) -> None:
 
 
 def test_an_entry_that_is_not_what_was_written_is_corruption() -> None:
-    for change in ("payload", "garbage", "beyond"):
+    for change in ("payload", "digest", "garbage", "beyond"):
         store = MemoryStore()
         journal = filled(store, 4)
         entry = journal.entry(3)
-        forged = follow(journal.entry(1), term=entry.term, cluster_time_ms=0, kind=Kind.NOOP)
+        forged = msgspec.structs.replace(entry, digest=journal.entry(2).digest)
         store.write(
             {
-                "payload": [(key(3), encode_entry(forged))],
+                "payload": [(key(3), encode_entry(msgspec.structs.replace(entry, payload=b"another")))],
+                "digest": [(key(3), encode_entry(forged))],
                 "garbage": [(key(3), b"\xc1")],
                 "beyond": [(key(6), encode_entry(noop(journal.last, term=2)))],
             }[change]

@@ -618,6 +618,12 @@ def test_reads_are_asked_again_of_a_new_leader() -> None:
     assert results == [3]
 
 
+def test_a_node_that_does_not_lead_answers_that_it_cannot_tell() -> None:
+    node = follower_with(2, commit=1)
+    node.hear("c", ReadIndex(1, 7))
+    assert node.only(ReadIndexReply, "c").index is None
+
+
 def test_a_node_that_does_not_lead_is_not_asked_in_a_loop() -> None:
     node = follower_with(2, commit=1)
     node.read()
@@ -717,6 +723,12 @@ def test_a_state_that_is_not_on_the_log_is_corruption() -> None:
     other = follower_with(2)
     with pytest.raises(Corruption):
         Alone(journal_store=other.journal_store.crash(), state_store=node.state_store.crash())
+    same_place = Alone()
+    first = same_place.machine.log.entry(1)
+    same_place.append(entries_of(first, *[put(b"other", b"v")] * 4, term=1), previous=first, term=1)
+    assert same_place.machine.log.entry(5).term == node.machine.log.entry(5).term
+    with pytest.raises(Corruption):
+        Alone(journal_store=same_place.journal_store.crash(), state_store=node.state_store.crash())
 
 
 def test_members_of_the_log_not_of_the_configuration_count_after_a_restart() -> None:

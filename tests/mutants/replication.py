@@ -1,0 +1,128 @@
+"""Mistakes in replication: acknowledged entries lost, others committed, histories that differ unnoticed."""
+
+from mutants.mutant import Mutant, raft, safety, scene, unit
+
+MUTANTS = (
+    Mutant(
+        "figure_8",
+        "an entry of an earlier term is committed by counting, and overwritten by the next leader",
+        raft("leadership"),
+        "if index > self.commit and self._journal.entry(index).term == self._term:",
+        "if index > self.commit:",
+        (
+            scene("paper_5_4_2_figure_8"),
+            safety("a_leader_commits_by_counting_only_entries_of_its_own_term"),
+        ),
+    ),
+    Mutant(
+        "stale_terms_acknowledgements",
+        "an acknowledgement of an earlier leadership counts for entries that were overwritten since",
+        raft("hardened"),
+        "        elif self.leadership is not None and message.term == self.term:\n            self.leadership.replied",
+        "        elif self.leadership is not None:\n            self.leadership.replied",
+        (scene("fault_b4_stale_acknowledgements"), safety("a_stale_terms_acknowledgement_does_not_count")),
+    ),
+    Mutant(
+        "matching_entries_truncated",
+        "an older AppendEntries removes entries that were acknowledged since",
+        raft("replica"),
+        "    new = message.entries[fresh:]",
+        "    new = message.entries",
+        (
+            scene("fault_b1_matching_entries_stay"),
+            safety("entries_that_match_are_never_truncated_by_an_older_append"),
+        ),
+    ),
+    Mutant(
+        "committed_entries_truncated",
+        "a conflict with what is committed is settled by deleting it",
+        raft("replica"),
+        "            if entry.index <= commit:\n                raise _diverged(entry.index)\n"
+        "            return offset",
+        "            return offset",
+        (safety("a_conflict_with_a_committed_entry_stops_the_node"),),
+    ),
+    Mutant(
+        "commit_beyond_what_was_compared",
+        "a follower applies entries of its own that its leader does not have",
+        raft("following"),
+        "self.commit = max(self.commit, min(message.commit, verdict.index))",
+        "self.commit = max(self.commit, min(message.commit, self.log.last_index))",
+        (
+            safety("commit_never_passes_the_last_index_that_was_compared"),
+            scene("paper_5_3_consistency_check"),
+        ),
+    ),
+    Mutant(
+        "commit_message_without_its_term",
+        "a follower commits another entry than the leader did, at the same index",
+        raft("following"),
+        "        if entry is not None and entry.term == message.index_term:",
+        "        if entry is not None:",
+        (safety("a_commit_message_counts_only_for_an_entry_of_that_term_from_the_leader"),),
+    ),
+    Mutant(
+        "commit_falls",
+        "a node that was told of a commit forgets it and may truncate what it applied",
+        raft("following"),
+        "self.commit = max(self.commit, min(message.commit, verdict.index))",
+        "self.commit = min(message.commit, verdict.index)",
+        (scene("fault_b1_matching_entries_stay"),),
+    ),
+    Mutant(
+        "match_falls",
+        "a late acknowledgement takes back what is known to be replicated",
+        raft("progress"),
+        "        self.match = max(self.match, index)",
+        "        self.match = index",
+        (scene("fault_b1_matching_entries_stay"), scene("paper_5_3_pipeline")),
+    ),
+    Mutant(
+        "next_falls_below_match",
+        "a late rejection makes the leader send again what is acknowledged",
+        raft("progress"),
+        "        self.next = max(self.match + 1, min(hint, index))",
+        "        self.next = min(hint, index)",
+        (safety("next_never_falls_to_or_below_what_is_known_to_match"),),
+    ),
+    Mutant(
+        "entry_before_is_not_compared",
+        "entries are taken where the log before them is another one",
+        raft("replica"),
+        "    if previous is not None and previous.term != message.prev_term:",
+        "    if False:",
+        (scene("paper_5_3_consistency_check"), safety("a_conflict_skips_the_whole_term_but_nothing_committed")),
+    ),
+    Mutant(
+        "digest_before_is_not_compared",
+        "two histories that differ go on side by side unnoticed",
+        raft("replica"),
+        "    if previous is not None and previous.digest != message.prev_digest:",
+        "    if False:",
+        (safety("a_different_digest_at_the_same_index_and_term_is_divergence"),),
+    ),
+    Mutant(
+        "digest_chain_is_not_checked",
+        "a leader with damaged memory spreads what it holds",
+        raft("replica"),
+        "        _check_chain(journal, new)\n",
+        "",
+        (safety("entries_that_break_the_digest_chain_are_refused_before_anything_changes"),),
+    ),
+    Mutant(
+        "applied_answer_to_the_wrong_client",
+        "a client is told that its write was applied when another leader's entry took its place",
+        raft("proposals"),
+        "        if appended_term != term:",
+        "        if appended_term < 0:",
+        (unit("parts", "an_entry_of_another_term_at_the_index_is_not_ours"),),
+    ),
+    Mutant(
+        "older_session_is_still_heard",
+        "what was sent over an older session arrives after what was sent over the newer one",
+        "cluster/peer/incoming.py",
+        '            self._mute(older, "superseded")\n        self._sessions',
+        "            pass\n        self._sessions",
+        ("tests/unit/peer/test_peer_links.py::test_the_newest_session_of_a_peer_mutes_and_closes_the_older",),
+    ),
+)
