@@ -206,6 +206,7 @@ class SysService(SysServiceServicer):
             last_seal_time=None if status.last_seal_time_s is None else _timestamp(status.last_seal_time_s),
             role=self._part(status),
             leader_id=status.leader_id,
+            quorum_contact_age_ms=round(status.quorum_contact_age_s * 1000),
             seal_providers=[health_message(provider, message=False) for provider in self._seal_providers()],
         )
 
