@@ -293,6 +293,8 @@ class World:
 
     def _ended(self, process: Process, error: Fatal) -> None:
         """The machine gave up, and its process ends: it must have a reason."""
+        if isinstance(error.__cause__, Violation):
+            raise error.__cause__
         if not self._disk_failed(process.node_id):
             raise Violation(f"{process.node_id} stopped itself: {error}") from error
         self.trace.count("stopped by a failed sync", process.node_id)

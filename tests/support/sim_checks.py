@@ -133,7 +133,10 @@ class Checks:
         self.trace.count("learner promoted" if promoted else "membership changed", "", ",".join(configuration.voters))
 
     def applied_chunk(self, node_id: str, index: int, digest: bytes) -> None:
-        """However entries fall into chunks, equal positions are equal states."""
+        """However entries fall into chunks, equal positions are equal states; and after a crash the state is a point on
+        the log."""
+        if not self.holds_durably(node_id, index):
+            raise Violation(f"{node_id} applies {index}, which its disk does not have")
         if self._state_digests.setdefault(index, digest) != digest:
             raise Violation(f"the state of {node_id} at index {index} differs from another node's")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from support.raft_world import World
+from support.raft_world import Process, World
 from support.sim_front import Front
 from support.sim_network import Chance
 
@@ -211,12 +211,15 @@ class Faults:
         if leader is not None and leadership is not None and leadership.successors():
             target = self._random.choice(leadership.successors())
             self._count("leadership transfer", leader.node_id, f"to {target}")
-            self._world.guard(leader, lambda: self._transfer(leader.node_id, target))
+            self._world.guard(leader, lambda: self._transfer(leader, target))
+            if self._random.random() < 0.3:
+                # It hears nothing of its successor, and believes for a while longer that it leads.
+                self._count("handover in the dark", leader.node_id)
+                self._world.blocked |= {(other, leader.node_id) for other in self._world.pool}
 
-    def _transfer(self, node_id: str, target: str) -> None:
-        machine = self._world.processes[node_id].machine
-        if machine.leadership is not None:
-            machine.transfer(target)
+    def _transfer(self, leader: Process, target: str) -> None:
+        if leader.machine.leadership is not None:
+            leader.machine.transfer(target)
 
     def seal(self) -> None:
         """An operator seals a node."""
