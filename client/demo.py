@@ -116,6 +116,8 @@ class Demo:
             print(f"{node.node_id} unsealed")
         print(f"{self.cluster.wait_serving().node_id} leads")
         if not initialized:
+            certs = self.cluster.certs_dir
+            self._show("operator", "pki", "import-ca", f"-cert={certs / 'ca.crt'}", f"-key={certs / 'ca.key'}")
             self._show("kv", "put", "secret/myapp/db", "username=admin", "password=correct-horse-battery-staple")
         self._show("kv", "get", "secret/myapp/db")
         self._show("operator", "raft", "list-peers")

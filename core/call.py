@@ -62,9 +62,9 @@ class Grant:
 
 class Call:
     """One request under way. print_: the fingerprint of what it asks, when it is to take effect once. committed:
-    whether it has taken effect."""
+    whether it has taken effect. open: whether no token is asked for (see `Core.serve_open`)."""
 
-    __slots__ = ("committed", "deadline", "print_", "request", "trail")
+    __slots__ = ("committed", "deadline", "open", "print_", "request", "trail")
 
     def __init__(self, request: Request, deadline: Deadline, trail: AuditTrail, print_: bytes | None) -> None:
         self.request = request
@@ -72,6 +72,7 @@ class Call:
         self.trail = trail
         self.print_ = print_
         self.committed = False
+        self.open = False
 
     def recorder(self, barrier: Barrier) -> Recorder | None:
         """The record of the request's id; None when it has none or only reads."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -74,6 +74,10 @@ class TokenEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<TokenEntry type={self.type} policies={len(self.policies)}>"
+
+
+NOBODY = TokenEntry(accessor="", policies=(), created=datetime.fromtimestamp(0, UTC))
+"""Stands for whoever asks for what needs no token."""
 
 
 def create_salt(view: StorageView, random_bytes: Callable[[int], bytes]) -> None:

@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def create_ca(directory: Path, name: str, *, now: datetime | None = None) -> Iss
         raise InvalidArgument(f"A CA's name is 1 to {_NAME_LENGTH_MAX - 3} printable characters.", field="name")
     files = _files(directory, "ca")
     start = _now(now)
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = new_key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = (
         _builder(subject, subject, key.public_key(), start, start + timedelta(days=CA_DAYS))
@@ -88,6 +88,23 @@ def issue_node(
     days: validity, 1 or more; cut off at the CA's own end.
     Raises AlreadyExists when the node has files there, InvalidArgument, FailedPrecondition when there is no usable CA.
     """
+    _check_node(node_id, days)
+    _alternative_names(node_id, dns_names, ip_addresses)
+    files = _files(directory, node_id)
+    authority = _load_ca(directory)
+    key = new_key()
+    certificate = authority.sign_node(
+        key.public_key(), node_id, dns_names=dns_names, ip_addresses=ip_addresses, days=days, now=_now(now)
+    )
+    return _write(files, certificate, key)
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """A node's private key: P-256."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _check_node(node_id: str, days: int) -> None:
     if not _NODE_ID.fullmatch(node_id) or node_id == "ca":
         raise InvalidArgument(
             'A node id is lower-case letters, digits and inner hyphens, at most 63 characters, and not "ca".',
@@ -95,28 +112,67 @@ def issue_node(
         )
     if days < 1:
         raise InvalidArgument("A certificate is valid for at least 1 day.", field="days")
-    names = _alternative_names(node_id, dns_names, ip_addresses)
-    files = _files(directory, node_id)
-    ca_certificate, ca_key = _load_ca(directory)
-    start = _now(now)
-    end = min(start + timedelta(days=days), ca_certificate.not_valid_after_utc)
-    if end <= start:
-        raise FailedPrecondition(
-            f"The CA {directory / 'ca.crt'} ended on {ca_certificate.not_valid_after_utc:%Y-%m-%d}. Make a new one."
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A CA's certificate and its private key. The repr shows neither."""
+
+    certificate: x509.Certificate = field(repr=False)
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @classmethod
+    def load(cls, certificate_pem: bytes, key_pem: bytes, where: str) -> Authority:
+        """Raises FailedPrecondition, naming `where`, for anything but a CA's certificate and its unencrypted key."""
+        try:
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+            key = serialization.load_pem_private_key(key_pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise FailedPrecondition(f"ca.crt or ca.key {where} is not an unencrypted PEM file.") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise FailedPrecondition(f"ca.key {where} is not the key of ca.crt.")
+        return cls(certificate, key)
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether the certificate says that it may sign others."""
+        try:
+            return self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        except x509.ExtensionNotFound:
+            return False
+
+    def sign_node(
+        self,
+        public_key: ec.EllipticCurvePublicKey,
+        node_id: str,
+        *,
+        dns_names: Sequence[str],
+        ip_addresses: Sequence[str],
+        days: int,
+        now: datetime,
+    ) -> x509.Certificate:
+        """A node's certificate; see `issue_node`. Raises InvalidArgument, and FailedPrecondition when the CA ended."""
+        _check_node(node_id, days)
+        names = _alternative_names(node_id, dns_names, ip_addresses)
+        ca_certificate = self.certificate
+        start = now.replace(microsecond=0)
+        end = min(start + timedelta(days=days), ca_certificate.not_valid_after_utc)
+        if end <= start:
+            raise FailedPrecondition(
+                f"The cluster's CA ended on {ca_certificate.not_valid_after_utc:%Y-%m-%d}. Make a new one."
+            )
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node_id)])
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        ca_key_id = ca_certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        builder = (
+            _builder(subject, ca_certificate.subject, public_key, start, end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_key_id), critical=False)
         )
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node_id)])
-    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    ca_key_id = ca_certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    builder = (
-        _builder(subject, ca_certificate.subject, key.public_key(), start, end)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ca_key_id), critical=False)
-    )
-    return _write(files, builder.sign(ca_key, hashes.SHA256()), key)
+        return builder.sign(self.key, hashes.SHA256())
 
 
 def _now(now: datetime | None) -> datetime:
@@ -166,19 +222,14 @@ def _alternative_names(node_id: str, dns_names: Sequence[str], ip_addresses: Seq
     return names
 
 
-def _load_ca(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _load_ca(directory: Path) -> Authority:
     try:
-        certificate = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes())
-        key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)
+        certificate, key = (directory / "ca.crt").read_bytes(), (directory / "ca.key").read_bytes()
     except OSError as error:
         raise FailedPrecondition(
             f"{error.filename}: {error.strerror}. Create the CA first, or name the folder that holds ca.crt and ca.key."
         ) from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise FailedPrecondition(f"ca.crt or ca.key in {directory} is not an unencrypted PEM file.") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise FailedPrecondition(f"ca.key in {directory} is not the key of ca.crt.")
-    return certificate, key
+    return Authority.load(certificate, key, f"in {directory}")
 
 
 def _files(directory: Path, stem: str) -> IssuedFiles:
@@ -200,16 +251,16 @@ def _files(directory: Path, stem: str) -> IssuedFiles:
 def _write(files: IssuedFiles, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> IssuedFiles:
     pem = serialization.Encoding.PEM
     key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _write_new(files.key_file, key_pem, mode=0o600)
+    write_new(files.key_file, key_pem, mode=0o600)
     try:
-        _write_new(files.cert_file, certificate.public_bytes(pem), mode=0o644)
+        write_new(files.cert_file, certificate.public_bytes(pem), mode=0o644)
     except BaseException:
         files.key_file.unlink()  # a key without its certificate would only be in the way of the next attempt
         raise
     return files
 
 
-def _write_new(path: Path, content: bytes, *, mode: int) -> None:
+def write_new(path: Path, content: bytes, *, mode: int) -> None:
     """Write a file that appears whole, synced and with its final mode, or not at all; never over another."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

@@ -15,6 +15,7 @@ import click
 import holdfast
 from holdfast.proto.errors import Fatal, HoldfastError
 from holdfast.server.exits import EXIT_ERROR, EXIT_FATAL
+from holdfast.server.join_command import join
 from holdfast.server.recover_command import recover
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def dev(port: int | None, log_level: str) -> None:
 
 
 cli.add_command(recover)
+cli.add_command(join)
 
 
 def _load(path: Path) -> NodeConfig:

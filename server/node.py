@@ -36,7 +36,17 @@ from holdfast.core.core import Core
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
 from holdfast.proto.errors import Fatal, HoldfastError, Uninitialized
-from holdfast.proto.v1 import keys_pb2, kv_pb2, logical_pb2, raft_pb2, seal_provider_pb2, snapshot_pb2, sys_pb2
+from holdfast.proto.v1 import (
+    join_pb2,
+    keys_pb2,
+    kv_pb2,
+    logical_pb2,
+    raft_pb2,
+    seal_provider_pb2,
+    snapshot_pb2,
+    sys_pb2,
+)
+from holdfast.proto.v1.join_pb2_grpc import add_JoinServiceServicer_to_server
 from holdfast.proto.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
@@ -52,6 +62,7 @@ from holdfast.server.exits import EXIT_FATAL
 from holdfast.server.forwarding import PeerForwarder, serve_forwarded
 from holdfast.server.frontend import FrontEnd
 from holdfast.server.health import HEALTH_SERVICE, GrpcHealth, HealthReport, add_health_servicer, state_of
+from holdfast.server.joining import Joining
 from holdfast.server.key_operations import KeyOperations
 from holdfast.server.keys_service import KeysService
 from holdfast.server.kv_service import KvService
@@ -160,6 +171,7 @@ class Node:
             wall_clock=sources.wall_clock,
             clock=sources.monotonic,
         )
+        self._joining = Joining(config, consensus=self._consensus, barrier=self._barrier)
         self._sealing = Sealing(
             config.seal,
             node_id=config.node_id,
@@ -169,6 +181,7 @@ class Node:
             metrics=self._metrics,
             config_file=config_file,
             event=self._auditing.event,
+            trusts=self._joining.trusts,
             clock=sources.monotonic,
             wall_clock=sources.wall_clock,
             random_bytes=sources.random_bytes,
@@ -181,7 +194,7 @@ class Node:
             engines={engine.type: engine for engine in (make() for make in ENGINES)},
             forwarder=PeerForwarder(self._network, self._metrics),
             audit=self._auditing.devices,
-            system=audit_mounts(self._auditing.devices),
+            system=[*audit_mounts(self._auditing.devices), *self._joining.mounts],
             wall_clock=sources.wall_clock,
             random_bytes=sources.random_bytes,
         )
@@ -220,7 +233,7 @@ class Node:
             for module, name in (
                 (kv_pb2, "KvService"), (sys_pb2, "SysService"), (raft_pb2, "RaftService"),
                 (logical_pb2, "LogicalService"), (snapshot_pb2, "SnapshotService"),
-                (seal_provider_pb2, "SealProviderService"), (keys_pb2, "KeysService"),
+                (seal_provider_pb2, "SealProviderService"), (keys_pb2, "KeysService"), (join_pb2, "JoinService"),
             )
         ]  # fmt: skip
         self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
@@ -235,6 +248,16 @@ class Node:
                 consensus=self._consensus,
                 calls=self._network,
                 authorize=self._core.authorize,
+                on_fatal=self._on_fatal,
+            ),
+            self._server,
+        )
+        add_JoinServiceServicer_to_server(
+            self._joining.service(
+                front_end,
+                calls=self._network,
+                serve_open=self._core.serve_open,
+                clock=sources.monotonic,
                 on_fatal=self._on_fatal,
             ),
             self._server,

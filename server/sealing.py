@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from holdfast.cluster.peer.calls import PeerCalls
@@ -26,7 +26,8 @@ from holdfast.storage.barrier import Barrier
 
 class Sealing:
     """The seal of one node, as its configuration wants it. event: takes the name and the members of an audit event.
-    config_file: where the settings came from. clock: see QuorumGuard. wall_clock: Unix time in seconds.
+    trusts: see KeyGiver. config_file: where the settings came from. clock: see QuorumGuard. wall_clock: Unix time in
+    seconds.
 
     Public: `wraps` and `providers`, for the service that changes and shows them."""
 
@@ -41,6 +42,7 @@ class Sealing:
         metrics: Metrics,
         config_file: Path | None = None,
         event: Callable[..., None],
+        trusts: Callable[[str], Awaitable[bool]],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
@@ -67,6 +69,7 @@ class Sealing:
             share_with_peers=settings.shares_with_peers,
             clock=clock,
             check=self._guard.check,
+            trusts=trusts,
             on_handover=handed_over,
         )
         self.wraps = ProviderWraps(

@@ -10,6 +10,7 @@ import click
 from holdfast.client.cli.app import SETTINGS, App, Group, hidden, pass_app, yes_option
 from holdfast.client.cli.errors import EXIT_REMOTE
 from holdfast.client.cli.operator_keys import COMMANDS as KEY_COMMANDS
+from holdfast.client.cli.operator_pki import pki
 from holdfast.client.cli.operator_raft import raft
 from holdfast.client.cli.operator_seal_provider import seal_provider
 from holdfast.client.cli.output import table
@@ -34,6 +35,7 @@ operator.add_command(raft)
 operator.add_command(seal_provider)
 for _command in KEY_COMMANDS:
     operator.add_command(_command)
+operator.add_command(pki)
 
 
 @operator.command(context_settings=SETTINGS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from holdfast.client.cli.app import SETTINGS, App, Group, pass_app, yes_option
+from holdfast.client.cli.operator_raft_join import become_node, joining_options
+from holdfast.client.cli.operator_raft_join_token import join_token
 from holdfast.client.cli.operator_raft_recover import recover
 from holdfast.client.cli.operator_snapshot import snapshot
 from holdfast.client.cli.output import table
@@ -22,24 +24,35 @@ def raft() -> None:
 
 
 raft.add_command(recover)
+raft.add_command(join_token)
 
 
 @raft.command(context_settings=SETTINGS)
 @click.argument("node_id")
 @click.argument("cluster_address", required=False, metavar="CLUSTER_ADDRESS")
 @click.argument("api_address", required=False, metavar="API_ADDRESS")
+@joining_options
 @pass_app
-def join(app: App, node_id: str, cluster_address: str | None, api_address: str | None) -> None:
+def join(app: App, /, node_id: str, cluster_address: str | None, api_address: str | None, **options: str) -> None:
     """Add a node, named as in its node.yaml. It votes as soon as it has caught up.
 
     It is the cluster that is asked (-address), and the new node that is named; a node does not ask to be let in.
 
+    With -join-token it is the other way round: run on the new machine, this makes it the node, and needs nothing but
+    the token. Its key is made there; its certificate, the CA and node.yaml are written to -config-dir.
+
     \b
-    Example:
+    Examples:
       holdfast operator raft join node-4 10.0.0.4:8201 10.0.0.4:8200
+      holdfast operator raft join node-4 10.0.0.4:8201 10.0.0.4:8200 -join-token=@join.txt
     """
     if cluster_address is None or api_address is None:
         raise click.UsageError("Name the new node: its id, its cluster address and its API address.")
+    if options["join_token"]:
+        become_node(app, node_id, cluster_address, api_address, options)
+    unused = next((name for name, value in options.items() if value), None)
+    if unused is not None:
+        raise click.UsageError(f"-{unused.replace('_', '-')} goes with -join-token.")
     with app.client() as client:
         index = client.raft.join(node_id, cluster_address=cluster_address, api_address=api_address)
     app.show(

@@ -73,8 +73,9 @@ _Offers = msgspec.msgpack.Decoder(Offered)
 class KeyGiver:
     """Hands the root key to other members.
 
-    share_with_peers: whether to answer members that ask. clock: monotonic seconds. on_handover: called with "asked" or
-    "ceremony" (why), the receiver's node id and the outcome ("given" or the error's reason). Must not block.
+    share_with_peers: whether to answer members that ask. trusts: whether a member may have the keys at all.
+    clock: monotonic seconds. on_handover: called with "asked" or "ceremony" (why), the receiver's node id and the
+    outcome ("given" or the error's reason). Must not block.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class KeyGiver:
         share_with_peers: bool,
         clock: Callable[[], float],
         check: Callable[[], None],
+        trusts: Callable[[str], Awaitable[bool]],
         on_handover: Callable[[str, str, str], None],
     ) -> None:
         self._seal = seal
@@ -96,6 +98,7 @@ class KeyGiver:
         self._share_with_peers = share_with_peers
         self._clock = clock
         self._check = check
+        self._trusts = trusts
         self._on_handover = on_handover
         self._asks: deque[tuple[float, str]] = deque()
         calls.serve(ASK_CALL, self._asked)
@@ -151,6 +154,11 @@ class KeyGiver:
         self._check()
         _ = self._seal.barrier  # raises Sealed before anybody is kept waiting
         await self._consensus.read_barrier(timeout_s=BARRIER_TIMEOUT_S)
+        if not await self._trusts(receiver):
+            raise PermissionDenied(
+                "the node came in by a join token and is not trusted with the root key: unseal it with shares, or "
+                f"trust it first (holdfast operator raft join-token trust {receiver})"
+            )
         self._check()
         members = {peer.member.node_id for peer in self._consensus.status().peers}
         if receiver == self._node_id or not {receiver, self._node_id} <= members:

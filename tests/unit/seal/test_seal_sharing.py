@@ -39,6 +39,7 @@ class Node:
         self.clock = Clock(1000.0)
         self.handovers: list[tuple[str, str]] = []
         self.fatal: list[Fatal] = []
+        self.distrusted: set[str] = set()
         self.lost_quorum = False
         self.share, self.ask = share, ask
 
@@ -46,13 +47,17 @@ class Node:
         self.seal = await manager_of(self.consensus, seed=self.name)
         self.giver = KeyGiver(
             self.seal, self.consensus, self.port, node_id=self.name, share_with_peers=self.share, clock=self.clock,
-            check=lambda: None, on_handover=lambda why, receiver, outcome: self.handovers.append((why, outcome)),
+            check=lambda: None, trusts=self.trusts,
+            on_handover=lambda why, receiver, outcome: self.handovers.append((why, outcome)),
         )  # fmt: skip
         self.receiver = KeyReceiver(
             self.seal, self.consensus, self.port, node_id=self.name, ask=self.ask, clock=self.clock,
             lost_quorum=lambda: self.lost_quorum, random_bytes=stream(self.name + "r"), on_fatal=self.fatal.append,
         )  # fmt: skip
         self.receiver.start()
+
+    async def trusts(self, node_id: str) -> bool:
+        return node_id not in self.distrusted
 
     async def close(self) -> None:
         await self.receiver.stop()
@@ -338,5 +343,20 @@ def test_an_open_node_believes_no_forged_share() -> None:
             await first.seal.unseal_for_cluster(other.texts[2])
         with pytest.raises(FailedPrecondition):
             await first.seal.unseal_for_cluster("garbage")
+
+    on_three(story)
+
+
+def test_a_member_that_is_not_trusted_is_given_the_key_neither_when_it_asks_nor_in_a_ceremony() -> None:
+    async def story(three: Three) -> None:
+        first, second, third = three.nodes
+        first.distrusted = {third.name}
+        with pytest.raises(PermissionDenied, match="join-token trust"):
+            await three.asked_by_hand(first, third)
+        results = {result.node_id: result for result in await first.giver.unseal_members()}
+        assert results[second.name].unsealed
+        assert not results[third.name].unsealed
+        assert "join token" in results[third.name].reason
+        assert third.seal.sealed
 
     on_three(story)
