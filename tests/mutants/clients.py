@@ -52,7 +52,10 @@ MUTANTS = (
         raft("quorum_contact"),
         "        if self._proved:\n",
         "        if self._timing:\n",
-        (unit("liveness", "heartbeats_that_waited_while_the_process_was_stopped_are_no_contact"),),
+        (
+            scene("own_follower_was_stopped"),
+            unit("liveness", "heartbeats_that_waited_while_the_process_was_stopped_are_no_contact"),
+        ),
     ),
     Mutant(
         "request_record_not_looked_at",

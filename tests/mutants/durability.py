@@ -41,7 +41,7 @@ MUTANTS = (
         raft("outbox"),
         "        if error is not None:\n            self._failed = True",
         "        if error is None and self._failed:\n            self._failed = True",
-        (unit("node", "a_failed_sync_ends_the_node_and_every_wait"),),
+        (scene("own_failed_sync"), unit("node", "a_failed_sync_ends_the_node_and_every_wait")),
     ),
     Mutant(
         "promises_of_an_earlier_term_leave_late",

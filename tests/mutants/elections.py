@@ -112,7 +112,7 @@ MUTANTS = (
         raft("elections"),
         "return vouched or (founding and not founded and last_index > 0)",
         "return True",
-        (scene("new_disk_does_not_vote"), unit("new_disk", "the_rules")),
+        (scene("own_new_disk_does_not_vote"), unit("new_disk", "the_rules")),
     ),
     Mutant(
         "replaced_disk_stands",

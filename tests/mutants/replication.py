@@ -99,7 +99,10 @@ MUTANTS = (
         raft("replica"),
         "    if previous is not None and previous.digest != message.prev_digest:",
         "    if False:",
-        (safety("a_different_digest_at_the_same_index_and_term_is_divergence"),),
+        (
+            scene("own_histories_that_differ"),
+            safety("a_different_digest_at_the_same_index_and_term_is_divergence"),
+        ),
     ),
     Mutant(
         "digest_chain_is_not_checked",

@@ -55,14 +55,16 @@ class Scene(LinkCommands, ClientCommands):
 
     def history(self, words: list[str]) -> None:
         """A disk as earlier terms left it: the founding entry, then one entry of each term. Where index and term agree,
-        two such logs are the same, as Raft has it."""
+        two such logs are the same, as Raft has it; unless one has `other=3`: another entry 3 than it should have."""
         (node_id, *voters), given = options(words)
         self.stage.prepare_disk(node_id)
         journal = Journal(self.stage.disks[node_id], initial=membership.initial(members("".join(voters))))
         for term in given["terms"].split(","):
             index = journal.last_index + 1
-            payload = join_batches([admit(put(b"k%d" % index, b"of-term-%d" % int(term)))])
+            value = b"another" if given.get("other") == str(index) else b"of-term-%d" % int(term)
+            payload = join_batches([admit(put(b"k%d" % index, value))])
             journal.append(follow(journal.last, term=int(term), cluster_time_ms=0, kind=Kind.BATCHES, payload=payload))
+        self.stage.promises.broken |= "other" in given
         journal.setCurrentTerm(int(given.get("term", journal.last.term)), given.get("vote"))
         journal.vouch()
         journal.note_founded()

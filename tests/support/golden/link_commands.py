@@ -43,11 +43,12 @@ class LinkCommands(Commands):
         rest = [word for word in words if "->" not in word]
         for word in links:
             for link, payload in self._choose([word, *rest]):
+                if payload not in self.stage.in_flight.get(link, []):
+                    continue  # an earlier one has cost the session
                 if self._actor(link[1]).paused:
                     raise ScriptError(f"{link[1]} is paused")
-                if payload in self.stage.in_flight.get(link, []):
-                    self.stage.in_flight[link].remove(payload)
-                    self.stage.deliver(link, payload)
+                self.stage.in_flight[link].remove(payload)
+                self.stage.deliver(link, payload)
 
     def drop(self, words: list[str]) -> None:
         for link, payload in self._choose(words):

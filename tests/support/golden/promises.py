@@ -29,13 +29,16 @@ def durable(store: MemoryStore) -> Journal:
 
 
 class Promises:
-    """Of one scene. disks: the log store of each node, up or down."""
+    """Of one scene. disks: the log store of each node, up or down. broken: the script has made logs differ itself."""
 
     def __init__(self, disks: Mapping[str, MemoryStore]) -> None:
         self._disks = disks
+        self.broken = False
         self.leaders: dict[int, str] = {}
         self.applied: dict[int, tuple[Entry, list[Outcome]]] = {}
         self._effects: dict[bytes, int] = {}
+        self._votes: dict[tuple[str, int], str] = {}
+        self._states: dict[int, bytes] = {}
 
     def leads(self, node_id: str, machine: HardenedRaft) -> None:
         """Election safety and leader completeness."""
@@ -56,10 +59,22 @@ class Promises:
             kept = disk.getCurrentTerm(), disk.getVotedForNodeId()
             if kept != (message.term, to) and kept[0] <= message.term:
                 raise Violation(f"{node_id} sends a vote for {to} in term {message.term} that its disk does not hold")
+            if self._votes.setdefault((node_id, message.term), to) != to:
+                raise Violation(f"{node_id} votes for two candidates in term {message.term}")
         if isinstance(message, AppendReply) and message.accepted:
             last = durable(self._disks[node_id]).last_index
             if last < message.index:
                 raise Violation(f"{node_id} acknowledges entry {message.index}; its disk ends at {last}")
+
+    def moves(self, node_id: str, *, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """Within one life, term and commit index never fall. before, after: both."""
+        if after[0] < before[0] or after[1] < before[1]:
+            raise Violation(f"{node_id} goes back in term or commit index, from {before} to {after}")
+
+    def stands(self, node_id: str, index: int, digest: bytes) -> None:
+        """Equal positions are equal states, however entries fell into chunks."""
+        if self._states.setdefault(index, digest) != digest:
+            raise Violation(f"the state of {node_id} at {index} differs from another node's")
 
     def applies(self, node_id: str, voters: tuple[str, ...], entry: Entry, outcomes: list[Outcome]) -> None:
         """State machine safety, a durable majority, and each request once."""
@@ -91,7 +106,7 @@ class Promises:
 
     def logs_match(self, machines: Iterable[HardenedRaft]) -> None:
         """Log matching: where index and term agree, the digest says that everything before agrees."""
-        for one, other in itertools.combinations(machines, 2):
+        for one, other in itertools.combinations(() if self.broken else machines, 2):
             mine, theirs = one.log, other.log
             for index in range(max(mine.base.index, theirs.base.index), min(mine.last_index, theirs.last_index) + 1):
                 a, b = mine.at(index), theirs.at(index)

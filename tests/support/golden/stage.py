@@ -63,6 +63,7 @@ class Seen:
     log: list[Entry] = field(default_factory=list)
     base: int = 0
     members: str = ""
+    term: int = 0
     commit: int = 0
     applied: int = 0
     synced: int = 0
@@ -182,6 +183,10 @@ class Stage:
             seen.state = state
             if machine.role is Role.LEADER:
                 self.promises.leads(name, machine)
+        now = machine.term, machine.commit
+        self.promises.moves(name, before=(seen.term, seen.commit), after=now)
+        self.promises.stands(name, machine.machine.applied.index, machine.machine.state_digest)
+        seen.term = machine.term
         self._observe_log(actor)
         configuration = trace.members(machine.log.configurations.current)
         if configuration != seen.members:
@@ -255,6 +260,7 @@ class Stage:
             log=[log.entry(index) for index in range(log.base.index + 1, log.last_index + 1)],
             base=log.base.index,
             members=trace.members(log.configurations.current),
+            term=actor.machine.term,
             commit=actor.machine.commit,
             applied=actor.machine.applied,
             synced=log.synced,
