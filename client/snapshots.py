@@ -6,11 +6,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import grpc
 
+from holdfast.client.api import Run
 from holdfast.client.calls.call import Call
 from holdfast.client.failures import LocalError, RpcFailure
 from holdfast.client.retry import Effect
@@ -50,6 +52,24 @@ class RestoredState:
     unprepared: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class StoredSnapshot:
+    """A snapshot that the schedule has stored."""
+
+    name: str
+    size: int
+    created: datetime
+    index: int
+
+
+@dataclass(frozen=True)
+class StoredSnapshots:
+    """What a schedule has stored, and where: a folder of the leader, or s3://bucket/prefix."""
+
+    target: str
+    snapshots: tuple[StoredSnapshot, ...]
+
+
 def _no_progress(_done: int, _expected: int) -> None:
     pass
 
@@ -57,17 +77,20 @@ def _no_progress(_done: int, _expected: int) -> None:
 class Snapshots:
     """The state of the cluster as a file, and back. Every call needs a token with `sudo` on its path.
 
-    channel: the connection to an address. clock: monotonic seconds. sleep: waits that many seconds.
+    run: makes a call that does not stream. channel: the connection to an address. clock: monotonic seconds. sleep:
+    waits that many seconds.
     """
 
     def __init__(
         self,
+        run: Run,
         state: ClientState,
         channel: Callable[[str], grpc.Channel],
         *,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
+        self._run = run
         self._state = state
         self._channel = channel
         self._clock = clock
@@ -120,6 +143,15 @@ class Snapshots:
         inspect(Path(path))
         return self._send_file(Path(path), force=force, progress=progress)
 
+    def list(self) -> StoredSnapshots:
+        """The snapshots that the leader's schedule has stored, the newest first.
+
+        newest = client.snapshots.list().snapshots[0]
+        """
+        return self._run(
+            Call(_SERVICE + "ListSnapshots", pb.ListSnapshotsRequest(), pb.ListSnapshotsResponse, _stored, Effect.READ)
+        )
+
     def _send_file(self, path: Path, *, force: bool, progress: Progress) -> RestoredState:
         options = pb.RestoreSnapshotRequest(options=pb.RestoreOptions(force=force))
         call = Call(_SERVICE + "RestoreSnapshot", options, pb.RestoreSnapshotResponse, _as_it_is, Effect.ONCE)
@@ -154,6 +186,14 @@ class Snapshots:
 
 def _as_it_is(response: Any) -> Any:
     return response
+
+
+def _stored(response: pb.ListSnapshotsResponse) -> StoredSnapshots:
+    found = (
+        StoredSnapshot(one.name, one.size, datetime.fromtimestamp(one.created, UTC), one.index)
+        for one in response.snapshots
+    )
+    return StoredSnapshots(response.target, tuple(found))
 
 
 def _receive(stream: Iterator[pb.SaveSnapshotResponse], new: NewFile, progress: Progress) -> pb.SavedSnapshot:

@@ -59,7 +59,7 @@ class Client:
         self.raft = Raft(self._execute)
         self.keys = Keys(self._execute)
         self.logical = Logical(self._execute)
-        self.snapshots = Snapshots(self._state, self._channel, clock=clock, sleep=sleep)
+        self.snapshots = Snapshots(self._execute, self._state, self._channel, clock=clock, sleep=sleep)
         self.seal_providers = SealProviders(self._execute)
 
     def __repr__(self) -> str:

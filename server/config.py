@@ -20,7 +20,9 @@ from holdfast.cluster.raft.timing import Limits
 from holdfast.cluster.seal.providers import credentials as provider_credentials
 from holdfast.cluster.seal.providers.contract import NAME_PATTERN, NAME_RULE
 from holdfast.cluster.seal.providers.credentials import Credentials
+from holdfast.server import snapshot_config
 from holdfast.server.durations import seconds
+from holdfast.server.snapshot_config import SnapshotSettings
 
 CONFIG_BYTES_MAX = 1024 * 1024
 """The largest node.yaml, in bytes."""
@@ -183,6 +185,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     seal: SealSettings = SealSettings()
     raft: RaftSettings = RaftSettings()
     memory_lock: Literal["auto", "on", "off"] = "auto"  # see server/memory.py
+    snapshots: SnapshotSettings | None = None
     log: LogConfig = LogConfig()
 
 
@@ -298,6 +301,7 @@ def _complete(config: NodeConfig, path: Path) -> NodeConfig:
         api=api,
         cluster=cluster,
         seal=msgspec.structs.replace(config.seal, providers=providers),
+        snapshots=snapshot_config.placed(config.snapshots, folder),
         data_dir=str(folder / config.data_dir),
     )
     for field, problem in _problems(config, complete):
@@ -326,6 +330,7 @@ def _problems(given: NodeConfig, config: NodeConfig) -> list[tuple[str, str]]:
     for section, tls in (("api", config.api.tls), ("cluster", config.cluster.tls)):
         found += [(f"{section}.tls.{name}", "must not be empty") for name, value in _items(tls) if not value]
     found += _seal_problems(config.seal)
+    found += snapshot_config.problems(config.snapshots)
     if not LOG_TAIL_MIN <= config.raft.log_tail <= LOG_TAIL_MAX:
         found.append(("raft.log_tail", f"from {LOG_TAIL_MIN} to {LOG_TAIL_MAX} entries"))
     found += _address_problems(config)

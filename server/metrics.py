@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -92,6 +100,25 @@ class Metrics:
             ["why", "outcome"],
             registry=self._registry,
         )
+        self._snapshot_success = Gauge(
+            "holdfast_snapshot_last_success_timestamp_seconds",
+            "When this node last saved a scheduled snapshot, in Unix time; 0 before the first.",
+            registry=self._registry,
+        )
+        self._snapshot_index = Gauge(
+            "holdfast_snapshot_last_index", "The Raft index of that snapshot.", registry=self._registry
+        )
+        self._snapshot_bytes = Gauge(
+            "holdfast_snapshot_last_size_bytes", "The size of that snapshot.", registry=self._registry
+        )
+        self._snapshot_seconds = Gauge(
+            "holdfast_snapshot_last_duration_seconds",
+            "How long that snapshot took, from the copy to its verification in its place.",
+            registry=self._registry,
+        )
+        self._snapshot_failures = Counter(
+            "holdfast_snapshot_failures", "Scheduled snapshots that this node could not save.", registry=self._registry
+        )
         self._version = version
         self._by_request: dict[tuple[str, str], _Incrementer] = {}
         self._by_method: dict[str, _Observer] = {}
@@ -139,6 +166,17 @@ class Metrics:
     def audit_failure(self, device: str, error: str) -> None:
         """Count an entry that an audit device did not take. device: the path that it is enabled at."""
         self._audit_failures.labels(device, error).inc()
+
+    def scheduled_snapshot_saved(self, *, at_s: float, size: int, seconds: float, index: int) -> None:
+        """Show a scheduled snapshot that was saved and verified."""
+        self._snapshot_success.set(at_s)
+        self._snapshot_bytes.set(size)
+        self._snapshot_seconds.set(seconds)
+        self._snapshot_index.set(index)
+
+    def scheduled_snapshot_failed(self) -> None:
+        """Count a scheduled snapshot that could not be saved."""
+        self._snapshot_failures.inc()
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""

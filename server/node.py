@@ -76,6 +76,7 @@ from holdfast.server.process import DataFolder, on_termination, process_age_ms, 
 from holdfast.server.raft_service import RaftService
 from holdfast.server.seal_provider_service import SealProviderService
 from holdfast.server.sealing import Sealing
+from holdfast.server.snapshot_schedule import schedule_of
 from holdfast.server.snapshot_service import SnapshotService
 from holdfast.server.streams import StreamCap
 from holdfast.server.sys_service import SysService
@@ -216,6 +217,17 @@ class Node:
             on_fatal=self._on_fatal,
         )
         self._raft.on_replaced(self._state_replaced)
+        self._schedule = schedule_of(
+            config.snapshots,
+            folder=data / "backup",
+            maker=self._snapshots,
+            consensus=self._consensus,
+            seal=self._seal,
+            metrics=self._metrics,
+            wall_clock=sources.wall_clock,
+            monotonic=sources.monotonic,
+            on_fatal=self._on_fatal,
+        )
         self._metrics.watch(self._state)
         self._wire_front_end(sources)
 
@@ -268,6 +280,7 @@ class Node:
                 node_id=self._config.node_id,
                 maker=self._snapshots,
                 distribution=self._distribution,
+                schedule=self._schedule,
                 restorer=Restorer(
                     self._raft, self._consensus, self._seal, self._distribution, node_id=self._config.node_id
                 ),
@@ -350,6 +363,8 @@ class Node:
         self._seal.on_change(self._seal_changed)
         self._sealing.start()
         self._distribution.start()
+        if self._schedule is not None:
+            self._schedule.start()
         self._consensus.on_role_change(lambda _: self._grpc_health.refresh())
         await self._grpc_health.start()
         self._listen()
@@ -366,6 +381,8 @@ class Node:
         await self._sealing.stop()
         await self._seal.close()
         await self._auditing.stop()
+        if self._schedule is not None:
+            await self._schedule.stop()
         await self._distribution.stop()
         await self._raft.stop()
         await self._network.stop()
@@ -380,6 +397,8 @@ class Node:
         await self._sealing.stop()
         await self._seal.close()
         await self._auditing.stop()
+        if self._schedule is not None:
+            await self._schedule.stop()
         await self._distribution.stop()
         await self._raft.stop()
         await self._network.stop()

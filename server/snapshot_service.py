@@ -23,9 +23,11 @@ from holdfast.proto.snapshot_file import SnapshotMetadata, check_of
 from holdfast.proto.v1 import snapshot_pb2 as pb
 from holdfast.proto.v1.snapshot_pb2_grpc import SnapshotServiceServicer
 from holdfast.server.authorization import Authorize, authorized
-from holdfast.server.frontend import Context, FrontEnd
+from holdfast.server.frontend import Context, FrontEnd, rpc
 from holdfast.server.leader_operation import Credentials, LeaderOperation
 from holdfast.server.metadata import Call
+from holdfast.server.snapshot_schedule import SnapshotSchedule
+from holdfast.server.snapshot_targets import Stored
 
 SNAPSHOT_PATH = "sys/storage/raft/snapshot"
 FORCE_PATH = "sys/storage/raft/snapshot-force"
@@ -45,6 +47,15 @@ class _RestoreOrder(msgspec.Struct, frozen=True):
     force: bool
 
 
+class _ListOrder(msgspec.Struct, frozen=True):
+    credentials: Credentials
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    target: str
+    snapshots: tuple[Stored, ...]
+
+
 class SnapshotService(SnapshotServiceServicer):
     """Save is served by the node that is asked, from its own state, once that is known to be current; restore by the
     leader."""
@@ -57,6 +68,7 @@ class SnapshotService(SnapshotServiceServicer):
         maker: SnapshotMaker,
         distribution: Distribution,
         restorer: Restorer,
+        schedule: SnapshotSchedule | None,
         consensus: Consensus,
         calls: PeerCalls,
         authorize: Authorize,
@@ -67,7 +79,11 @@ class SnapshotService(SnapshotServiceServicer):
         self._maker = maker
         self._distribution = distribution
         self._restorer = restorer
+        self._schedule = schedule
         self._authorize = authorize
+        self._list = LeaderOperation(
+            "snapshot.list", _ListOrder, _Listed, self._list_here, consensus=consensus, calls=calls, on_fatal=on_fatal
+        )
         self._restore = LeaderOperation(
             "snapshot.restore", _RestoreOrder, Restored, self._restore_here, consensus=consensus, calls=calls,
             on_fatal=on_fatal,
@@ -153,14 +169,22 @@ class SnapshotService(SnapshotServiceServicer):
         async with authorized(self._authorize, request):
             return await self._restorer.restore(order.sha256, holder=order.holder, force=order.force)
 
-    async def ListSnapshots(self, message: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
+    @rpc
+    async def ListSnapshots(self, message: pb.ListSnapshotsRequest, call: Call) -> pb.ListSnapshotsResponse:
         del message
+        listed = await self._list(_ListOrder(Credentials.of(call)), timeout_s=call.timeout_s)
+        snapshots = [
+            pb.StoredSnapshot(name=one.name, size=one.size, created=int(one.created_s), index=one.index)
+            for one in listed.snapshots
+        ]
+        return pb.ListSnapshotsResponse(target=listed.target, snapshots=snapshots)
 
-        async def handle(call: Call) -> pb.ListSnapshotsResponse:
-            del call
-            raise FailedPrecondition("no schedule of snapshots is configured on this cluster")
-
-        return await self.front_end.serve("SnapshotService/ListSnapshots", handle, context, admit=True)
+    async def _list_here(self, order: _ListOrder, forwarded_by: str) -> _Listed:
+        request = order.credentials.request(Operation.READ, SNAPSHOT_PATH, forwarded_by=forwarded_by)
+        async with authorized(self._authorize, request):
+            if self._schedule is None:
+                raise FailedPrecondition("the leader saves no snapshots by itself: see `snapshots` in its node.yaml")
+            return _Listed(self._schedule.label, tuple(await self._schedule.stored()))
 
 
 def _path(force: bool) -> str:  # noqa: FBT001 - the option of the call

@@ -10,7 +10,7 @@ import click
 
 from holdfast.client.cli.app import SETTINGS, App, Group, pass_app, yes_option
 from holdfast.client.cli.errors import Declined
-from holdfast.client.cli.output import pairs
+from holdfast.client.cli.output import pairs, table, timestamp
 from holdfast.client.snapshot_files import SnapshotInfo, inspect
 from holdfast.client.snapshots import RestoredState
 
@@ -46,6 +46,28 @@ def save(app: App, file: Path, force: bool) -> None:  # noqa: FBT001
     meter.end()
     facts = {"file": str(saved.path), "node_id": saved.node_id, **_facts(saved.info)}
     app.show({"data": facts}, lambda: f"Saved and verified {saved.path}.\n\n{_text(saved.info)}")
+
+
+@snapshot.command("list", context_settings=SETTINGS)
+@pass_app
+def list_(app: App) -> None:
+    """Show the snapshots that the leader has saved by the clock.
+
+    \b
+    Example:
+      holdfast operator raft snapshot list
+    """
+    with app.client() as client:
+        found = client.snapshots.list()
+    rows = [[one.name, one.size, one.created, one.index] for one in found.snapshots]
+    facts = [
+        {"name": one.name, "size": one.size, "created": timestamp(one.created), "index": one.index}
+        for one in found.snapshots
+    ]
+    app.show(
+        {"data": {"target": found.target, "snapshots": facts}},
+        lambda: f"In {found.target}:\n\n{table(['Name', 'Size', 'Created', 'Raft Index'], rows)}",
+    )
 
 
 @snapshot.command("inspect", context_settings=SETTINGS)
