@@ -300,6 +300,12 @@ class World:
         self.trace.count("stopped by a failed sync", process.node_id)
         if process.alive:
             self.crash(process.node_id)
+        self.after(self.random.random(), lambda: self._start_again(process.node_id))
+
+    def _start_again(self, node_id: str) -> None:
+        """The service manager starts what has ended."""
+        if node_id not in self.processes:
+            self.start(node_id)
 
     def _disk_failed(self, node_id: str) -> bool:
         journal_store, home = self.stores[node_id]

@@ -200,7 +200,6 @@ class Faults:
             state = self._random.random() < 0.3
             self._count("failed sync", victim, "of the state" if state else "of the log")
             (home.store if state else journal_store).fail_next_sync = True
-            self._world.after(1.0, lambda: self._start(victim))
 
     # Leadership, keys, members
 
