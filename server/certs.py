@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from holdfast.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from holdfast.storage.folder import sync_folder
 
 CA_DAYS = 3650
 """Validity of the cluster CA."""
@@ -97,6 +98,38 @@ def issue_node(
         key.public_key(), node_id, dns_names=dns_names, ip_addresses=ip_addresses, days=days, now=_now(now)
     )
     return _write(files, certificate, key)
+
+
+def renew_node(directory: Path, node_id: str, days: int = NODE_DAYS, *, now: datetime | None = None) -> IssuedFiles:
+    """Issue a node's certificate anew, for the same key and names, in place of `<node_id>.crt`: whoever reads the two
+    files at any moment finds a pair that belongs together.
+
+    Raises FailedPrecondition when there is no certificate to renew or no usable CA, InvalidArgument as `issue_node`."""
+    _check_node(node_id, days)
+    cert_file = directory / f"{node_id}.crt"
+    try:
+        old = x509.load_pem_x509_certificate(cert_file.read_bytes())
+        names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        raise FailedPrecondition(f"{cert_file} is no node's certificate; put the node's here to renew it.") from None
+    common_names = [attribute.value for attribute in old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    public_key = old.public_key()
+    if common_names != [node_id] or not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise FailedPrecondition(f"{cert_file} is not the certificate of {node_id} as `certs issue` makes them.")
+    renewed = _load_ca(directory).sign_node(
+        public_key,
+        node_id,
+        dns_names=names.get_values_for_type(x509.DNSName),
+        ip_addresses=[str(address) for address in names.get_values_for_type(x509.IPAddress)],
+        days=days,
+        now=_now(now),
+    )
+    fresh = directory / f".{node_id}.crt.renewed"
+    fresh.unlink(missing_ok=True)
+    write_new(fresh, renewed.public_bytes(serialization.Encoding.PEM), mode=0o644)
+    fresh.replace(cert_file)
+    sync_folder(directory)
+    return IssuedFiles(cert_file, directory / f"{node_id}.key")
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

@@ -101,6 +101,27 @@ def issue_command(directory: Path, node_id: str, dns: tuple[str, ...], ip: tuple
     click.echo(f"certificate  {files.cert_file}\nkey          {files.key_file}\nvalid for    {names}")
 
 
+@certs.command("renew")
+@click.argument("directory", type=_FOLDER)
+@click.argument("node_id")
+@click.option("--days", type=click.IntRange(1, 3650), default=None, help="Validity; 397 days unless given.")
+def renew_command(directory: Path, node_id: str, days: int | None) -> None:
+    """Issue NODE_ID.crt in DIRECTORY anew, for the same key and names.
+
+    Needs ca.crt and ca.key there, not the node's key.
+
+    Put the new file in the place of the node's, and send the node SIGHUP: it needs no restart.
+
+    \b
+    Example:
+      holdfastd certs renew ./certs node-1
+    """
+    from holdfast.server.certs import NODE_DAYS, renew_node
+
+    files = renew_node(directory, node_id, days or NODE_DAYS)
+    click.echo(f"certificate  {files.cert_file}")
+
+
 @cli.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="The client port; a free one unless given.")
 @click.option(

@@ -46,13 +46,14 @@ class MetricsServer:
         self._metrics = metrics
         self._health = health
         self._connections = 0
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be bound."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = self._context
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
+        self.reload_certificate()
         self._server = await asyncio.start_server(
             self._serve,
             self._address.host,
@@ -61,6 +62,10 @@ class MetricsServer:
             limit=HTTP_HEAD_BYTES_MAX,
             ssl_handshake_timeout=HTTP_TIMEOUT_S,
         )
+
+    def reload_certificate(self) -> None:
+        """Read the certificate again; connections from here on use it. Raises OSError (ssl.SSLError is one)."""
+        self._context.load_cert_chain(self._tls.cert_file, self._tls.key_file)
 
     @property
     def port(self) -> int:

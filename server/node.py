@@ -56,6 +56,7 @@ from holdfast.proto.v1.snapshot_pb2_grpc import add_SnapshotServiceServicer_to_s
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
 from holdfast.server import identity
 from holdfast.server.auditing import Auditing
+from holdfast.server.certificates import Certificates
 from holdfast.server.config import ConfigError, NodeConfig, TlsFiles, parse_address
 from holdfast.server.errors import not_joined
 from holdfast.server.exits import EXIT_FATAL
@@ -72,7 +73,7 @@ from holdfast.server.measured import MeasuredConsensus
 from holdfast.server.memory import overwrite_freed_memory_soon
 from holdfast.server.metrics import Metrics, NodeState
 from holdfast.server.metrics_http import MetricsServer
-from holdfast.server.process import DataFolder, on_termination, process_age_ms, settle_garbage_collector
+from holdfast.server.process import DataFolder, on_hangup, on_termination, process_age_ms, settle_garbage_collector
 from holdfast.server.raft_service import RaftService
 from holdfast.server.seal_provider_service import SealProviderService
 from holdfast.server.sealing import Sealing
@@ -132,6 +133,8 @@ class Node:
             undo.pop_all()
 
         self._metrics = Metrics(version=holdfast.__version__)
+        self._certificates = Certificates(config, wall_clock=sources.wall_clock)
+        self._metrics.add_collector(self._certificates)
         self._network = PeerNetwork(
             node_id=config.node_id,
             bind=config.cluster.bind,
@@ -140,6 +143,7 @@ class Node:
             lineage=lambda: self._raft.lineage,
             judge=lambda peer, lineage: self._raft.judge(peer, lineage),
         )
+        self._certificates.on_reload(self._network.reload_certificates)
         self._raft = RaftNode(
             member=Member(
                 node_id=config.node_id,
@@ -353,6 +357,13 @@ class Node:
             else None
         )
 
+        if self._metrics_server is not None:
+            self._certificates.on_reload(self._metrics_server.reload_certificate)
+
+    def reload_certificates(self) -> None:
+        """Read the certificates again (SIGHUP)."""
+        self._certificates.reload()
+
     async def start(self) -> None:
         """Start everything, the rooms below first: who listens can serve. Returns when the client port is open.
 
@@ -409,10 +420,9 @@ class Node:
         await self._server.stop(FATAL_DRAIN_TIMEOUT_S)
 
     def _listen(self) -> None:
-        tls, bind = self._config.api.tls, self._config.api.bind
-        pair = (Path(tls.key_file).read_bytes(), Path(tls.cert_file).read_bytes())
+        bind = self._config.api.bind
         try:
-            self._server.add_secure_port(bind, grpc.ssl_server_credentials([pair]))
+            self._server.add_secure_port(bind, self._certificates.api_credentials())
         except RuntimeError:
             raise ConfigError(f"api.bind: {bind} cannot be bound; is another process listening there?") from None
 
@@ -493,7 +503,12 @@ async def run(config: NodeConfig, *, config_file: Path | None = None) -> int:
     stopping = asyncio.Event()
     undo_signals = on_termination(lambda _: stopping.set())
     try:
-        return await _run_to_the_end(Node(config, config_file=config_file), stopping)
+        node = Node(config, config_file=config_file)
+        undo_reload = on_hangup(node.reload_certificates)
+        try:
+            return await _run_to_the_end(node, stopping)
+        finally:
+            undo_reload()
     except Fatal as error:
         return fatal_exit(error)
     except (ConfigError, HoldfastError):

@@ -23,6 +23,12 @@ def check(config: NodeConfig, *, file: Path, now: datetime) -> None:
 
     Raises ConfigError naming the field at fault.
     """
+    check_certificates(config, file=file, now=now)
+    _check_data_dir(Path(config.data_dir), f"{file}: data_dir")
+
+
+def check_certificates(config: NodeConfig, *, file: Path, now: datetime) -> None:
+    """Check the certificates and keys that `config` names. Raises ConfigError."""
     for section, tls in (("api", config.api.tls), ("cluster", config.cluster.tls)):
         prefix = f"{file}: {section}.tls"
         certificate = _check_tls(tls, prefix, now)
@@ -36,7 +42,6 @@ def check(config: NodeConfig, *, file: Path, now: datetime) -> None:
                 f"{prefix}.cert_file: issued to {', '.join(names) or 'nobody'}, but node_id is {config.node_id}; "
                 f"issue one with 'holdfastd certs issue DIR {config.node_id}'"
             )
-    _check_data_dir(Path(config.data_dir), f"{file}: data_dir")
 
 
 def _check_tls(tls: TlsFiles, prefix: str, now: datetime) -> x509.Certificate:

@@ -70,6 +70,17 @@ def on_termination(stop: Callable[[str], None]) -> Callable[[], None]:
     return undo
 
 
+def on_hangup(reload: Callable[[], None]) -> Callable[[], None]:
+    """Call `reload` at SIGHUP; returns what undoes it. For the main thread's loop."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
+
+    def undo() -> None:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+    return undo
+
+
 class DataFolder:
     """A node's data folder, 0700, held by one process at a time."""
 

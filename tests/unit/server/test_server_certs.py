@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from holdfast.proto.errors import AlreadyExists, FailedPrecondition, InvalidArgument
-from holdfast.server.certs import IssuedFiles, create_ca, issue_node
+from holdfast.server.certs import IssuedFiles, create_ca, issue_node, renew_node
 
 
 @pytest.fixture
@@ -198,3 +198,31 @@ def test_an_expired_ca_issues_nothing(tmp_path: Path) -> None:
     create_ca(tmp_path / "old", "demo", now=datetime.now(UTC) - timedelta(days=4000))
     with pytest.raises(FailedPrecondition, match="ended"):
         issue_node(tmp_path / "old", "node-1")
+
+
+def test_a_renewed_certificate_is_for_the_same_key_and_names_and_later(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    create_ca(tmp_path, "test")
+    files = issue_node(tmp_path, "node-1", ["one.example.org"], ["10.0.0.1"], days=2)
+    old, key = x509.load_pem_x509_certificate(files.cert_file.read_bytes()), files.key_file.read_bytes()
+    renew_node(tmp_path, "node-1", days=30)
+    new = x509.load_pem_x509_certificate(files.cert_file.read_bytes())
+    assert (new.public_key(), new.subject) == (old.public_key(), old.subject)
+    assert new.extensions.get_extension_for_class(x509.SubjectAlternativeName) == (
+        old.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    )
+    assert new.not_valid_after_utc > old.not_valid_after_utc
+    assert new.serial_number != old.serial_number
+    assert files.key_file.read_bytes() == key
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.crt", "ca.key", "node-1.crt", "node-1.key"]
+
+
+def test_only_a_nodes_certificate_is_renewed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    create_ca(tmp_path, "test")
+    with pytest.raises(FailedPrecondition, match="no node's certificate"):
+        renew_node(tmp_path, "node-1")
+    issue_node(tmp_path, "node-2")
+    (tmp_path / "node-2.crt").rename(tmp_path / "node-1.crt")
+    with pytest.raises(FailedPrecondition, match="not the certificate of node-1"):
+        renew_node(tmp_path, "node-1")
