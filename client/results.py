@@ -181,8 +181,10 @@ class PeerList:
 
 @dataclass(frozen=True)
 class LogicalResponse:
-    """An engine's answer. data: None when it answered with nothing; not shown by repr."""
+    """An engine's answer. data: None when it answered with nothing; auth: a token that was made or renewed. Neither is
+    shown by repr."""
 
     data: dict[str, Any] | None = field(repr=False)
     warnings: tuple[str, ...] = ()
     request_id: str = ""
+    auth: dict[str, Any] | None = field(default=None, repr=False)

@@ -11,7 +11,7 @@ from holdfast.core.idempotency import Recorder
 from holdfast.core.plugin import Caller, HandlerContext
 from holdfast.core.request import Request, Response
 from holdfast.core.router import Route
-from holdfast.core.tokens import TokenEntry
+from holdfast.core.tokens import Known
 from holdfast.proto.errors import HoldfastError
 from holdfast.storage.barrier import Barrier
 
@@ -43,7 +43,7 @@ class Limits:
 class Admitted:
     """A request whose token is known and whose policies allow it."""
 
-    token: TokenEntry
+    known: Known
     route: Route
     context: HandlerContext
 

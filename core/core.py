@@ -9,6 +9,7 @@ Nothing here knows an engine, a wire or a disk. Everything decrypted belongs to 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,11 +30,12 @@ from holdfast.core.plugin.times import rfc3339
 from holdfast.core.policy import Policy
 from holdfast.core.policy.acl import Asked, Decision
 from holdfast.core.policy.engine import policy_mounts
+from holdfast.core.policy.rules import Capability
 from holdfast.core.policy.store import StoredPolicies
 from holdfast.core.request import DATA_BYTES_MAX, Consistency, Operation, Request, Response
 from holdfast.core.router import Route, Router, SystemMount
 from holdfast.core.system import SYSTEM_MOUNTS
-from holdfast.core.tokens import TokenEntry
+from holdfast.core.tokens import Known, TokenEntry
 from holdfast.proto.errors import (
     AuditFailed,
     Conflict,
@@ -60,6 +62,10 @@ _ENVELOPE_DEPTH = 4
 _UNDELIVERED = (NotLeader, NoLeader, Unavailable)
 """What a forwarded request comes back with, exactly of these classes, when certainly nothing was appended and a new
 try may find the leader."""
+
+
+class _TakesAUse(Exception):
+    """A read by a token with a limited number of uses: counting one is a write, so the read becomes one."""
 
 
 class Core:
@@ -108,7 +114,12 @@ class Core:
         self._in_flight += 1
         try:
             self._gate()
-            return await (self._write(call) if request.operation.writes else self._read(call))
+            if request.operation.writes:
+                return await self._write(call)
+            try:
+                return await self._read(call)
+            except _TakesAUse:
+                return await self._write(call)
         finally:
             self._in_flight -= 1
 
@@ -213,7 +224,10 @@ class Core:
             await self._consensus.read_barrier(timeout_s=call.deadline.remaining_s())
 
     async def _answer(self, call: Call, txn: Transaction) -> Response:
-        admitted = await self._admit(call, txn)
+        known = await self._identify(call, txn)
+        if known.entry.num_uses:
+            raise _TakesAUse
+        admitted = await self._route(call, txn, known)
         await call.trail.decision()
         response = await self._run(txn, admitted)
         assert not txn.writes, "a handler of a read has written"
@@ -268,6 +282,28 @@ class Core:
         return msgspec.structs.replace(call.request, forwarded_by=self._node_id, timeout_s=call.deadline.remaining_s())
 
     async def _commit(self, call: Call) -> Response:
+        """Commit what the request does. A refusal takes a use of a token that has a limited number of them, as well."""
+        try:
+            return await self._evaluated(call)
+        except (Unavailable, OutcomeUnknown, Fatal):
+            raise
+        except HoldfastError:
+            if call.trail.token is not None and call.trail.token.num_uses:
+                await self._take_a_use(call)
+            raise
+
+    async def _take_a_use(self, call: Call) -> None:
+        for attempt in range(self._limits.attempts_max):
+            if attempt:
+                await self._pause(call, attempt)
+            txn = self._transaction()
+            known = await self._identify(call, txn)
+            await tokens.use(txn.view(tokens.TOKENS_PREFIX), known)
+            if not isinstance(await self._propose(call, txn.batch()), Conflicted):
+                return
+        raise Conflict("concurrent uses of the token kept winning: try again")
+
+    async def _evaluated(self, call: Call) -> Response:
         """Decide, then evaluate and propose until a proposal does not conflict."""
         _, admitted = await self._believed(call, self._admit)
         await call.trail.decision()
@@ -301,7 +337,11 @@ class Core:
 
     async def _evaluate(self, call: Call, txn: Transaction) -> Response:
         # Token and policy again, now in the write's own transaction: a token revoked meanwhile makes it conflict.
-        return await self._run(txn, await self._admit(call, txn))
+        admitted = await self._admit(call, txn)
+        response = await self._run(txn, admitted)
+        if admitted.known.entry.num_uses:
+            await tokens.use(txn.view(tokens.TOKENS_PREFIX), admitted.known)
+        return response
 
     async def _believed(
         self, call: Call, evaluate: Callable[[Call, Transaction], Awaitable[T]]
@@ -338,34 +378,41 @@ class Core:
     # --- what reads and writes share
 
     async def _decide(self, call: Call, txn: Transaction) -> TokenEntry:
-        token = await self._identify(call, txn)
-        await self._permit(txn, token, _asked(call.request, call.request.operation, sudo=True))
+        known = await self._identify(call, txn)
+        if known.entry.num_uses:
+            raise PermissionDenied("a token with a limited number of uses is no token for operating nodes")
+        await self._permit(txn, known.entry, _asked(call.request, call.request.operation, sudo=True))
         await call.trail.decision()
-        return token
+        return known.entry
 
-    async def _identify(self, call: Call, txn: Transaction) -> TokenEntry:
+    async def _identify(self, call: Call, txn: Transaction) -> Known:
         """Who asks. Raises Unauthenticated."""
         await call.trail.prepare(txn)
         if call.open:
             return tokens.NOBODY
-        token = await tokens.lookup(txn.view(tokens.TOKENS_PREFIX), call.request.token, now=self._now())
-        call.trail.token = token
-        return token
+        request = call.request
+        known = await tokens.lookup(
+            txn.view(tokens.TOKENS_PREFIX), request.token, now=self._now(), remote_address=request.remote_address
+        )
+        call.trail.token = known.entry
+        return known
 
     async def _permit(self, txn: Transaction, token: TokenEntry, asked: Asked) -> Decision:
         """Raises PermissionDenied unless the token's policies allow what is asked."""
         decision = await self._policy.decide(txn, token, asked)
         if not decision.allowed:
             raise PermissionDenied(
-                "the token's policies do not allow this: ask for a policy that does. Who may use sys/why-denied can"
-                " see which rule decided: `holdfast policy why-denied`"
+                "permission denied: the token's policies do not allow this. Ask for a policy that does; who may use"
+                " sys/why-denied can see which rule decided, by `holdfast policy why-denied`"
             )
         return decision
 
     async def _admit(self, call: Call, txn: Transaction) -> Admitted:
-        """Token, policy and route. Who has no token, or may not do this, learns nothing of the mounts."""
-        token = await self._identify(call, txn)
-        request = call.request
+        return await self._route(call, txn, await self._identify(call, txn))
+
+    async def _route(self, call: Call, txn: Transaction, known: Known) -> Admitted:
+        """Policy and route. Who may not do this learns nothing of the mounts."""
+        request, token = call.request, known.entry
         try:
             route = self._router.route(await self._mounts.table(txn), request)
         except Fatal:
@@ -379,9 +426,12 @@ class Core:
         if route.path_spec.exists is not None and operation in (Operation.CREATE, Operation.UPDATE):
             there = await route.path_spec.exists(context, _view(txn, route))
             operation = Operation.UPDATE if there else Operation.CREATE
-        if not call.open:
-            await self._permit(txn, token, _asked(request, operation, sudo=route.path_spec.sudo))
-        return Admitted(token, route, context)
+        if call.open:
+            return Admitted(known, route, context)
+        decision = await self._permit(txn, token, _asked(request, operation, sudo=route.path_spec.sudo))
+        if decision.deciding is not None and Capability.SUDO in decision.deciding.capabilities:
+            context = dataclasses.replace(context, caller=dataclasses.replace(context.caller, sudo=True))
+        return Admitted(known, route, context)
 
     async def _run(self, txn: Transaction, admitted: Admitted) -> Response:
         return await admitted.route.spec.handler(admitted.context, _view(txn, admitted.route))

@@ -42,6 +42,7 @@ class _Recorded(msgspec.Struct, frozen=True, array_like=True):
     fingerprint: bytes
     data: bytes | None
     warnings: tuple[str, ...]
+    auth: bytes | None = None
 
 
 def check(request_id: RequestId) -> None:
@@ -73,6 +74,14 @@ def _canonical(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
+def _json(value: dict[str, Any] | None) -> bytes | None:
+    return None if value is None else json.dumps(value, separators=(",", ":")).encode()
+
+
+def _object(encoded: bytes | None) -> Any:
+    return None if encoded is None else json.loads(encoded)
+
+
 class Recorder:
     """The record of one request id. print_: the fingerprint of the request at hand."""
 
@@ -83,8 +92,9 @@ class Recorder:
 
     def record(self, response: Response) -> RequestRecord:
         """What the state machine is to remember."""
-        data = None if response.data is None else json.dumps(response.data, separators=(",", ":")).encode()
-        plain = msgspec.msgpack.encode(_Recorded(_FORMAT, self._fingerprint, data, response.warnings))
+        plain = msgspec.msgpack.encode(
+            _Recorded(_FORMAT, self._fingerprint, _json(response.data), response.warnings, _json(response.auth))
+        )
         return RequestRecord(key=self.key, response=self._barrier.encrypt(self._associated, plain))
 
     async def open(self, recorded: bytes) -> Response:
@@ -99,7 +109,7 @@ class Recorder:
             raise InvalidArgument(
                 "the request id was used for another request: use an id for one request only", field="request_id"
             )
-        return Response(data=None if found.data is None else json.loads(found.data), warnings=found.warnings)
+        return Response(data=_object(found.data), auth=_object(found.auth), warnings=found.warnings)
 
     async def _opened(self, recorded: bytes) -> bytes:
         while True:

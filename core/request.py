@@ -78,9 +78,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a request. `data` is None when the operation answers with nothing."""
+    """The answer to a request. `data` is None when the operation answers with nothing. `auth`: a token that was made or
+    renewed, in the form of Vault's answers."""
 
     data: dict[str, Any] | None = None
+    auth: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -40,6 +40,7 @@ class _ForwardedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class _ForwardedResponse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: bytes | None
     warnings: tuple[str, ...]
+    auth: bytes | None = None
 
     def __repr__(self) -> str:
         return "_ForwardedResponse(...)"
@@ -84,8 +85,8 @@ def decode_request(payload: bytes, *, forwarded_by: str) -> Request:
 
 def encode_response(response: Response) -> bytes:
     """A response as it travels between nodes."""
-    data = None if response.data is None else encode_object(response.data)
-    return msgspec.msgpack.encode(_ForwardedResponse(data=data, warnings=response.warnings))
+    data, auth = (None if part is None else encode_object(part) for part in (response.data, response.auth))
+    return msgspec.msgpack.encode(_ForwardedResponse(data=data, warnings=response.warnings, auth=auth))
 
 
 def decode_response(payload: bytes) -> Response:
@@ -94,7 +95,8 @@ def decode_response(payload: bytes) -> Response:
         envelope = msgspec.msgpack.decode(payload, type=_ForwardedResponse)
     except MALFORMED:
         raise OutcomeUnknown("a forwarded response has an unknown form; do the nodes run one version?") from None
-    return Response(data=None if envelope.data is None else parse_forwarded(envelope.data), warnings=envelope.warnings)
+    data, auth = (None if part is None else parse_forwarded(part) for part in (envelope.data, envelope.auth))
+    return Response(data=data, auth=auth, warnings=envelope.warnings)
 
 
 class PeerForwarder:

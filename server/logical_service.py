@@ -47,6 +47,7 @@ class LogicalService(LogicalServiceServicer):
             data=b"" if response.data is None else encode_object(response.data),
             warnings=response.warnings,
             request_id=call.id,
+            auth=b"" if response.auth is None else encode_object(response.auth),
         )
 
 

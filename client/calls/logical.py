@@ -50,4 +50,6 @@ def _execute(
 
 
 def _answer(response: pb.ExecuteResponse) -> LogicalResponse:
-    return LogicalResponse(decode_object(response.data), tuple(response.warnings), response.request_id)
+    return LogicalResponse(
+        decode_object(response.data), tuple(response.warnings), response.request_id, decode_object(response.auth)
+    )

@@ -22,6 +22,7 @@ from holdfast.client.cli.output import Format
 from holdfast.client.cli.policy import policy
 from holdfast.client.cli.server import server
 from holdfast.client.cli.status import status
+from holdfast.client.cli.token import token
 from holdfast.proto.errors import HoldfastError
 
 
@@ -51,7 +52,22 @@ def version() -> None:
     click.echo(f"Holdfast v{holdfast.__version__}")
 
 
-for _command in (status, login, kv, read, write, list_, delete, operator, audit, policy, server, completion, version):
+for _command in (
+    status,
+    login,
+    kv,
+    read,
+    write,
+    list_,
+    delete,
+    operator,
+    audit,
+    policy,
+    token,
+    server,
+    completion,
+    version,
+):
     cli.add_command(_command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from holdfast.core.audit.broker import AuditBroker, AuditSource
 from holdfast.core.audit.entries import AuditEntry
@@ -72,7 +72,11 @@ class AuditTrail:
             policies=() if token is None else token.policies,
             data=self._hasher.scrub(request.data),
             error="" if error is None else error.reason,
-            response=None if response is None else self._hasher.scrub(response.data),
+            response=None if response is None else self._hasher.scrub(_told(response)),
             warnings=0 if response is None else len(response.warnings),
         )
         await self._broker.record(entry)
+
+
+def _told(response: Response) -> Any:
+    return response.data if response.auth is None else {"data": response.data, "auth": response.auth}

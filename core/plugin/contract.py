@@ -44,12 +44,14 @@ class StorageView(Protocol):
 class Caller:
     """Who asks, as far as an engine may know: never the token itself.
 
-    accessor: names the token without being one. policies: the names of the token's policies.
+    accessor: names the token without being one. policies: the names of the token's policies. sudo: whether they give
+    "sudo" on the path that is asked for.
     """
 
     accessor: str = field(default="", repr=False)
     display_name: str = field(default="", repr=False)
     policies: tuple[str, ...] = ()
+    sudo: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from holdfast.core.paths import split
 from holdfast.core.plugin import HandlerContext, Operation, OperationSpec, PathSpec, Response, StorageView, fields
 from holdfast.core.policy.acl import Asked, Decision, Granted
 from holdfast.core.policy.hcl import TEXT_BYTES_MAX
+from holdfast.core.policy.names import DEFAULT_POLICY
 from holdfast.core.policy.store import (
-    DEFAULT_POLICY,
     POLICY_PREFIX,
     StoredPolicies,
     encode_policy,
@@ -224,10 +224,10 @@ async def _policies_of(ctx: HandlerContext, view: StorageView) -> Sequence[str]:
     accessor = fields.text(ctx.data, "accessor")
     if not accessor:
         raise InvalidArgument("give the accessor of a token", field="accessor")
-    entry = await tokens.lookup_accessor(_tree(view).view(TOKENS_PREFIX), accessor)
-    if entry is None:
-        raise NotFound("there is no token with this accessor")
-    return entry.policies
+    known = await tokens.named(_tree(view).view(TOKENS_PREFIX), accessor, now=ctx.now)
+    if known is None:
+        raise NotFound("there is no token with this accessor, or it has ended")
+    return known.entry.policies
 
 
 def _tree(view: StorageView) -> Transaction:

@@ -13,6 +13,7 @@ import msgspec
 
 from holdfast.core.plugin import StorageView
 from holdfast.core.policy.acl import Acl, Asked, Decision, Granted, Reason
+from holdfast.core.policy.names import DEFAULT_POLICY
 from holdfast.core.policy.rules import Capability, Rule, read
 from holdfast.core.tokens import ROOT_POLICY, TokenEntry
 from holdfast.proto.errors import Corruption, InvalidArgument
@@ -20,9 +21,6 @@ from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.transaction import Transaction
 
 POLICY_PREFIX = "shared/core/policy"
-
-DEFAULT_POLICY = "default"
-"""The policy that every token has unless it is made without. It can be changed and not deleted."""
 
 NAME_BYTES_MAX = 128
 

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fholdfast/proto/v1/logical.proto\x12\x0bholdfast.v1\"W\n\x0e\x45xecuteRequest\x12)\n\toperation\x18\x01 \x01(\x0e\x32\x16.holdfast.v1.Operation\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"E\n\x0f\x45xecuteResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t*\x8e\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x12\n\x0eOPERATION_READ\x10\x01\x12\x13\n\x0fOPERATION_WRITE\x10\x02\x12\x13\n\x0fOPERATION_PATCH\x10\x03\x12\x14\n\x10OPERATION_DELETE\x10\x04\x12\x12\n\x0eOPERATION_LIST\x10\x05\x32V\n\x0eLogicalService\x12\x44\n\x07\x45xecute\x12\x1b.holdfast.v1.ExecuteRequest\x1a\x1c.holdfast.v1.ExecuteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fholdfast/proto/v1/logical.proto\x12\x0bholdfast.v1\"W\n\x0e\x45xecuteRequest\x12)\n\toperation\x18\x01 \x01(\x0e\x32\x16.holdfast.v1.Operation\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"S\n\x0f\x45xecuteResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0c\n\x04\x61uth\x18\x04 \x01(\x0c*\x8e\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x12\n\x0eOPERATION_READ\x10\x01\x12\x13\n\x0fOPERATION_WRITE\x10\x02\x12\x13\n\x0fOPERATION_PATCH\x10\x03\x12\x14\n\x10OPERATION_DELETE\x10\x04\x12\x12\n\x0eOPERATION_LIST\x10\x05\x32V\n\x0eLogicalService\x12\x44\n\x07\x45xecute\x12\x1b.holdfast.v1.ExecuteRequest\x1a\x1c.holdfast.v1.ExecuteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.proto.v1.logical_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATION']._serialized_start=209
-  _globals['_OPERATION']._serialized_end=351
+  _globals['_OPERATION']._serialized_start=223
+  _globals['_OPERATION']._serialized_end=365
   _globals['_EXECUTEREQUEST']._serialized_start=48
   _globals['_EXECUTEREQUEST']._serialized_end=135
   _globals['_EXECUTERESPONSE']._serialized_start=137
-  _globals['_EXECUTERESPONSE']._serialized_end=206
-  _globals['_LOGICALSERVICE']._serialized_start=353
-  _globals['_LOGICALSERVICE']._serialized_end=439
+  _globals['_EXECUTERESPONSE']._serialized_end=220
+  _globals['_LOGICALSERVICE']._serialized_start=367
+  _globals['_LOGICALSERVICE']._serialized_end=453
 # @@protoc_insertion_point(module_scope)

@@ -77,10 +77,13 @@ class ExecuteResponse(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """A JSON object in UTF-8; empty when the operation answers with nothing."""
     request_id: _builtins.str
     """Names this request in the audit log."""
+    auth: _builtins.bytes
+    """A JSON object in UTF-8: a token that was made or renewed, as `auth` in Vault's answers; empty when there is none."""
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -89,10 +92,11 @@ class ExecuteResponse(_message.Message):
         data: _builtins.bytes = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        auth: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "request_id", b"request_id", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "data", b"data", "request_id", b"request_id", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,11 +48,12 @@ def test_a_root_token_is_recognised_and_does_not_expire() -> None:
     store, token = made()
     assert token.startswith("hfs.")
     assert len(token) == 4 + 43
-    entry = asyncio.run(tokens.lookup(store, token, now=NOW + timedelta(days=40_000)))
+    known = asyncio.run(tokens.lookup(store, token, now=NOW + timedelta(days=40_000)))
+    entry = known.entry
     assert entry.policies == ("root",)
     assert (entry.type, entry.orphan, entry.expires, entry.num_uses) == ("service", True, None, 0)
-    assert asyncio.run(tokens.lookup_accessor(store, entry.accessor)) == entry
-    assert asyncio.run(tokens.lookup_accessor(store, "unknown")) is None
+    assert asyncio.run(tokens.named(store, entry.accessor, now=NOW)) == known
+    assert asyncio.run(tokens.named(store, "unknown", now=NOW)) is None
 
 
 def test_nothing_stored_holds_the_token_or_leads_to_it_without_the_salt() -> None:
