@@ -38,7 +38,7 @@ _nonce = click.option("--nonce", default="", metavar="NONCE", help="Of the cerem
 @click.option("-t", "--key-threshold", type=click.IntRange(1, 255), help="Keys that unseal a node.  [default: 3]")
 @click.option("--pgp-keys", default="", metavar="FILES", help="Public keys, separated by commas, one for each new key.")
 @click.option("--age-recipients", default="", metavar="LIST", help="age recipients, one for each new key.")
-@click.option("--recover-from", default="", metavar="PROVIDER", help="With -init: the current keys are lost.")
+@click.option("--recover-from", default="", metavar="PROVIDER", help="The current keys are lost: -init, then no keys.")
 @_nonce
 @yes_option
 @pass_app
@@ -56,6 +56,7 @@ def rekey(app: App, /, share: str | None, **flags: Any) -> None:
       holdfast operator rekey -status
       holdfast operator rekey -cancel
       holdfast operator rekey -init -key-shares=2 -key-threshold=2 -pgp-keys=ann.asc,bob.asc
+      holdfast operator rekey -init -recover-from=kms
     """
     if flags["init"]:
         _rekey_init(app, share, flags)
@@ -66,6 +67,8 @@ def rekey(app: App, /, share: str | None, **flags: Any) -> None:
             _rekey_show(app, client.keys.rekey_cancel(verification=flags["verify"]))
     elif flags["verify"]:
         _rekey_verify(app, share, flags["nonce"])
+    elif flags["recover_from"]:
+        _recover(app, flags["recover_from"], "", yes=flags["yes"])
     else:
         _rekey_update(app, share, flags["nonce"])
 
@@ -75,13 +78,8 @@ def _rekey_init(app: App, share: str | None, flags: dict[str, Any]) -> None:
         raise LocalError("-init takes no key: begin first, then give keys.", field="-init")
     if flags["verify"] and flags["no_verify"]:
         raise LocalError("give -verify or -no-verify, not both.", field="-no-verify")
-    provider = flags["recover_from"]
-    if provider:
-        app.confirm(
-            f"The current unseal keys stop working, and whoever reads the answer holds all new ones, by leave of the "
-            f"unseal provider {provider} and of your token alone.",
-            yes=flags["yes"],
-        )
+    if flags["recover_from"]:
+        _confirm_recovery(app, flags["recover_from"], yes=flags["yes"])
     with app.client() as client:
         began = client.keys.rekey_init(
             shares=flags["key_shares"] or 0,
@@ -90,12 +88,29 @@ def _rekey_init(app: App, share: str | None, flags: dict[str, Any]) -> None:
             pgp_keys=_files(flags["pgp_keys"]),
             age_recipients=[key.strip() for key in flags["age_recipients"].split(",") if key.strip()],
         )
-        if provider:
-            _show_new(app, client.keys.rekey_recover(began.nonce, provider))
-            return
+    if flags["recover_from"]:
+        _recover(app, flags["recover_from"], began.nonce, yes=True)
+        return
     if flags["no_verify"]:
         app.warn("the new keys will be in force unseen: if the answer that brings them is lost, nobody holds any.")
     _rekey_show(app, began)
+
+
+def _recover(app: App, provider: str, nonce: str, *, yes: bool) -> None:
+    _confirm_recovery(app, provider, yes=yes)
+    with app.client() as client:
+        nonce = nonce or client.keys.rekey_status().nonce
+        if not nonce:
+            raise LocalError("no rekey is under way. Begin with `holdfast operator rekey -init -recover-from=...`.")
+        _show_new(app, client.keys.rekey_recover(nonce, provider))
+
+
+def _confirm_recovery(app: App, provider: str, *, yes: bool) -> None:
+    app.confirm(
+        "The current unseal keys are to be replaced without any of them, and whoever reads the answer holds all new"
+        f" ones, by leave of the unseal provider {provider} and of your token alone.",
+        yes=yes,
+    )
 
 
 def _rekey_update(app: App, share: str | None, nonce: str) -> None:
