@@ -14,6 +14,7 @@ import click
 
 import holdfast
 from holdfast.proto.errors import Fatal, HoldfastError
+from holdfast.server.diagnose.command import diagnose
 from holdfast.server.exits import EXIT_ERROR, EXIT_FATAL
 from holdfast.server.join_command import join
 from holdfast.server.recover_command import recover
@@ -37,6 +38,7 @@ def cli(context: click.Context, config: Path | None, *, check_config: bool) -> N
     Examples:
       holdfastd --config /etc/holdfast/node.yaml
       holdfastd --config /etc/holdfast/node.yaml --check-config
+      holdfastd diagnose --config /etc/holdfast/node.yaml
       holdfastd dev
     """
     if context.invoked_subcommand is not None:
@@ -146,6 +148,7 @@ def dev(port: int | None, log_level: str) -> None:
 
 cli.add_command(recover)
 cli.add_command(join)
+cli.add_command(diagnose)
 
 
 def _load(path: Path) -> NodeConfig:

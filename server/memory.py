@@ -53,7 +53,7 @@ def lock_memory(mode: MemoryLock) -> bool:
     """
     if mode == "off":
         return False
-    problem = _problem() or _lock()
+    problem = lock_problem() or _lock()
     if not problem:
         log.info("memory_locked")
         return True
@@ -64,7 +64,8 @@ def lock_memory(mode: MemoryLock) -> bool:
     return False
 
 
-def _problem() -> str:
+def lock_problem() -> str:
+    """Why this process may not lock its memory; empty when it may."""
     if sys.platform != "linux":
         return "this system cannot lock the memory of a process; write off, and use encrypted swap"
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)

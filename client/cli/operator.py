@@ -9,6 +9,7 @@ import click
 
 from holdfast.client.cli.app import SETTINGS, App, Group, hidden, pass_app, yes_option
 from holdfast.client.cli.errors import EXIT_REMOTE
+from holdfast.client.cli.operator_diagnose import diagnose
 from holdfast.client.cli.operator_keys import COMMANDS as KEY_COMMANDS
 from holdfast.client.cli.operator_pki import pki
 from holdfast.client.cli.operator_raft import raft
@@ -32,6 +33,7 @@ def operator() -> None:
 
 
 operator.add_command(raft)
+operator.add_command(diagnose)
 operator.add_command(seal_provider)
 for _command in KEY_COMMANDS:
     operator.add_command(_command)

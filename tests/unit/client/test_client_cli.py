@@ -18,6 +18,7 @@ from support.fake_server import SHARES, TOKEN, FakeCluster, FakeNode
 import holdfast
 from holdfast.client import LocalError
 from holdfast.client.cli import app as app_module
+from holdfast.client.cli import operator_diagnose
 from holdfast.client.cli.app import App
 from holdfast.client.cli.errors import next_step
 from holdfast.client.cli.main import cli, run
@@ -428,6 +429,13 @@ def test_the_node_is_run_in_place_of_this_process_or_its_absence_is_told() -> No
     assert replaced.value.args[0] == ["holdfastd", "dev", "--port", "8200"]
     with pytest.raises(LocalError, match=r"holdfast\[server\]"):
         run_node(["dev"], installed=lambda library: library != "rocksdict", execute=execute)
+
+
+def test_diagnose_is_handed_over_with_its_file_and_format(command: Holdfast, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr(operator_diagnose, "run_node", lambda arguments, **_: given.append(arguments))
+    assert command("operator", "diagnose", "-config=node.yaml", "-format=json").code == 0
+    assert given == [["diagnose", "--config", "node.yaml", "--format", "json"]]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
