@@ -56,7 +56,7 @@ def running_cluster(count: int = 3, prepare=lambda _cluster: None) -> Iterator[R
         shutil.rmtree(directory)
 
 
-def eventually(condition, what: str, deadline_s: float = DEADLINE_S):
+def eventually(condition, what: str, deadline_s: float = DEADLINE_S, *, every_s: float = 0.05):
     """Wait until `condition()` is truthy; its value. Errors of the cluster count as not yet."""
     end = time.monotonic() + deadline_s
     last: Exception | None = None
@@ -66,7 +66,7 @@ def eventually(condition, what: str, deadline_s: float = DEADLINE_S):
                 return value
         except errors.HoldfastError as problem:
             last = problem
-        time.sleep(0.05)
+        time.sleep(every_s)
     raise AssertionError(f"{what}: not within {deadline_s:.0f} s (last error: {last!r})")
 
 
