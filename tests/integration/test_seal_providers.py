@@ -57,7 +57,7 @@ def identity(folder: Path) -> str:
 
 def section(providers: dict[str, Any], **more: object) -> dict[str, Any]:
     return {
-        "on_quorum_return": "auto", "quorum_loss_grace": "2s", "provider_check_interval": "1s", "providers": providers,
+        "on_quorum_return": "auto", "quorum_loss_grace": "2s", "provider_check_interval": "3s", "providers": providers,
         **more,
     }  # fmt: skip
 

@@ -46,10 +46,6 @@ class AgeProvider:
                 Health.WRONG_KEY, f"no identity in {self._identity_file} opens the wrap; put the right one back"
             ) from None
 
-    def describe(self) -> Mapping[str, str]:
-        """See Provider."""
-        return {"recipient": self._recipient, "identity_file": self._identity_file}
-
     def _identities(self, pyrage: Any) -> list[Any]:
         try:
             lines = read_private(self._identity_file).splitlines()
@@ -81,7 +77,8 @@ def _check_recipient(text: str) -> None:
         raise ValueError("not an age X25519 recipient (age1...)")
 
 
-def _open(parameters: Mapping[str, str], credentials: AgeCredentials) -> AgeProvider:
+def _open(parameters: Mapping[str, str], credentials: AgeCredentials, spent: str) -> AgeProvider:
+    del spent
     return AgeProvider(recipient=parameters.get("recipient", ""), identity_file=credentials.identity_file)
 
 

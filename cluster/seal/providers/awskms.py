@@ -30,14 +30,13 @@ _MISCONFIGURED = frozenset({
 
 
 class AwsKmsProvider:
-    """One key. Its client is made at the first use, in the thread that uses it, and kept."""
+    """One key."""
 
     def __init__(self, *, key_id: str, region: str, endpoint: str, profile: str) -> None:
         self._key_id = key_id
         self._region = region
         self._endpoint = endpoint
         self._profile = profile
-        self._client: Any = None
 
     def wrap(self, key: bytes, binding: Binding) -> bytes:
         """See Provider."""
@@ -49,10 +48,6 @@ class AwsKmsProvider:
         answer = self._ask("decrypt", KeyId=self._key_id, CiphertextBlob=blob, EncryptionContext=binding.context)
         return bytes(answer["Plaintext"])
 
-    def describe(self) -> Mapping[str, str]:
-        """See Provider."""
-        return {"key_id": self._key_id, "region": self._region, "endpoint": self._endpoint, "profile": self._profile}
-
     def _ask(self, operation: str, **arguments: object) -> dict[str, Any]:
         try:
             import boto3
@@ -63,19 +58,18 @@ class AwsKmsProvider:
                 Health.MISCONFIGURED, "this node lacks boto3: pip install 'holdfast[aws]' and restart it"
             ) from None
         try:
-            if self._client is None:
-                session = boto3.session.Session(profile_name=self._profile or None)
-                self._client = session.client(
-                    "kms",
-                    region_name=self._region or None,
-                    endpoint_url=self._endpoint or None,
-                    config=Config(
-                        connect_timeout=SOCKET_TIMEOUT_S,
-                        read_timeout=SOCKET_TIMEOUT_S,
-                        retries={"total_max_attempts": 2, "mode": "standard"},
-                    ),
-                )
-            answer: dict[str, Any] = getattr(self._client, operation)(**arguments)
+            session = boto3.session.Session(profile_name=self._profile or None)
+            client = session.client(
+                "kms",
+                region_name=self._region or None,
+                endpoint_url=self._endpoint or None,
+                config=Config(
+                    connect_timeout=SOCKET_TIMEOUT_S,
+                    read_timeout=SOCKET_TIMEOUT_S,
+                    retries={"total_max_attempts": 2, "mode": "standard"},
+                ),
+            )
+            answer: dict[str, Any] = getattr(client, operation)(**arguments)
         except exceptions.ClientError as error:
             raise _told(str(error.response.get("Error", {}).get("Code", ""))) from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError):
@@ -105,7 +99,8 @@ def _told(code: str) -> ProviderError:
     return ProviderError(Health.UNREACHABLE, f"KMS does not serve this now ({shown}); see the key's state and quotas")
 
 
-def _open(parameters: Mapping[str, str], credentials: AwsKmsCredentials) -> AwsKmsProvider:
+def _open(parameters: Mapping[str, str], credentials: AwsKmsCredentials, spent: str) -> AwsKmsProvider:
+    del spent
     return AwsKmsProvider(
         key_id=parameters["key_id"],
         region=parameters.get("region", ""),

@@ -1,7 +1,7 @@
 """What an unseal provider is, to the code that uses one. A new kind is one file and one line in `catalogue`.
 
 A provider wraps short secrets under a key that never leaves it. It is given the wrapping key of one record and never
-the root key (see `envelope`). Everything here blocks: it runs in a thread of its own, under a deadline (see `calls`).
+the root key (see `envelope`). It blocks: it runs in a process of its own, under a deadline (see `processes`).
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ class ProviderError(Exception):
     """A provider could not wrap or unwrap. Never fatal: what a provider says must not stop a node.
 
     health: what it means for the provider. message: what happened and what to do; of our own words and of names and
-    codes from standards, never of a foreign message, which might quote what it was given.
+    codes from standards, never of a foreign message, which might quote what it was given. spent: the digest of a
+    credential that was refused and must not be given again; empty when there is none.
     """
 
-    def __init__(self, health: Health, message: str) -> None:
+    def __init__(self, health: Health, message: str, *, spent: str = "") -> None:
         super().__init__(message)
         assert health not in (Health.HEALTHY, Health.UNCHECKED)
         self.health = health
         self.message = message
+        self.spent = spent
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider(Protocol):
-    """One configured provider. Called from one thread at a time, never the event loop's."""
+    """One configured provider, for one call."""
 
     def wrap(self, key: bytes, binding: Binding) -> bytes:
         """`key` (32 bytes), readable only with this provider's help. Raises ProviderError."""
@@ -96,10 +98,6 @@ class Provider(Protocol):
     def unwrap(self, blob: bytes, binding: Binding) -> bytes:
         """What `wrap` was given. Raises ProviderError; WRONG_KEY when `blob` does not open under this key and
         binding, where the provider can tell."""
-        ...
-
-    def describe(self) -> Mapping[str, str]:
-        """What may be shown of it: where it is, which key it uses. Never a credential. Does not block."""
         ...
 
 
@@ -121,15 +119,16 @@ PARAMETER_CHARS_MAX = 512
 class ProviderType(Generic[C]):
     """One kind of provider.
 
-    name: what operators write. credentials: the form of its entry in node.yaml. open: makes one from its parameters and
-    this node's credentials; does not block. development: whether it keeps no secret from whoever has the node's files.
+    name: what operators write. credentials: the form of its entry in node.yaml. open: makes one from its parameters,
+    this node's credentials and what is spent of them (see ProviderError). development: whether it keeps no secret from
+    whoever has the node's files.
     """
 
     name: str
     help: str
     parameters: Sequence[Parameter]
     credentials: type[C]
-    open: Callable[[Mapping[str, str], C], Provider]
+    open: Callable[[Mapping[str, str], C, str], Provider]
     development: bool = False
 
     def checked(self, given: Mapping[str, str]) -> dict[str, str]:

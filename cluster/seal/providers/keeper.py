@@ -21,6 +21,9 @@ from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
 from holdfast.proto.errors import FailedPrecondition, Fatal, NotFound, Unavailable
 
+CHECKS_AT_ONCE = 2
+"""Each is a process that starts; they must not starve the node."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -54,6 +57,8 @@ class ProviderKeeper:
         self._table = HealthTable()
         self._wake = asyncio.Event()
         self._tasks = Tasks()
+        self._checks: list[asyncio.Task[None]] = []
+        self._turns = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -68,7 +73,7 @@ class ProviderKeeper:
         self._tasks.spawn(self._keep_checking(), name="seal providers")
 
     async def stop(self) -> None:
-        """Check no more. May be called again, and without `start`. A call that hangs is left behind."""
+        """Check no more. May be called again, and without `start`. Calls under way are ended."""
         for undo in self._undo:
             undo()
         self._undo = []
@@ -115,9 +120,9 @@ class ProviderKeeper:
             try:
                 providers = await self._refresh()
                 if not self._seal.sealed:
-                    await asyncio.gather(*(self._check(record) for record in providers.providers))
+                    await self._check_all(providers)
             except Unavailable:
-                pass  # consensus is stopping
+                pass  # the node was sealed meanwhile, or is stopping
             except Fatal as error:
                 self._on_fatal(error)
                 return
@@ -131,6 +136,28 @@ class ProviderKeeper:
         self._table.keep(providers)
         self._wraps.keep(providers)
         return providers
+
+    async def _check_all(self, providers: ProviderList) -> None:
+        """Check every provider, until the node is sealed: then nothing that opens a wrap may come in any more."""
+        self._checks = [asyncio.create_task(self._check_in_turn(record)) for record in providers.providers]
+        try:
+            if self._checks:
+                await asyncio.wait(self._checks)
+            for check in self._checks:
+                if not check.cancelled() and (error := check.exception()) is not None:
+                    raise error
+        finally:
+            await self._end_checks()
+
+    async def _end_checks(self) -> None:
+        for check in self._checks:
+            check.cancel()
+        if self._checks:
+            await asyncio.wait(self._checks)
+
+    async def _check_in_turn(self, record: ProviderRecord) -> None:
+        async with self._turns:
+            await self._check(record)
 
     async def _check(self, record: ProviderRecord) -> None:
         began_s = self._clock()
@@ -156,3 +183,6 @@ class ProviderKeeper:
     def _changed(self, status: SealStatus) -> None:
         if not status.sealed:
             self._wake.set()
+            return
+        for check in self._checks:
+            check.cancel()

@@ -1,120 +1,146 @@
-"""`pkcs11`: an AES key in a hardware security module, by python-pkcs11 in a process of its own for each call.
+"""`pkcs11`: an AES key in a hardware security module, by python-pkcs11.
 
-A vendor's library is native code that this program did not choose: in the node's process, a crash of it would seal
-every node at the same minute, a hang could not be ended, and it would read the keys beside it. A process is killed at
-the deadline, and starts from nothing, so that a module that was unplugged and came back is found again. See
-`pkcs11_worker` for what it does.
+    sealed = IV (12 bytes, random) CKM_AES_GCM(key, data, binding) with its tag of 16 bytes
+
+CKM_AES_GCM is the mechanism that SoftHSM 2.6 and today's modules share, that authenticates, and that takes the binding.
+Nothing but names of PKCS#11 return codes is taken from the library into a message. A PIN that was refused is not given
+again until it changes: tokens lock themselves after a few wrong ones.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
-import subprocess
-import sys
+import os
 from collections.abc import Mapping
+from typing import Any
 
-from holdfast.cluster.seal.providers.contract import (
-    CALL_TIMEOUT_S,
-    Binding,
-    Health,
-    Parameter,
-    ProviderError,
-    ProviderType,
-)
+from holdfast.cluster.seal.providers.contract import Binding, Health, Parameter, ProviderError, ProviderType
 from holdfast.cluster.seal.providers.credentials import Pkcs11Credentials, read_secret
 
-_WORKER = "holdfast.cluster.seal.providers.pkcs11_worker"
-_WORKER_TIMEOUT_S = CALL_TIMEOUT_S - 1
-_HEALTHS = {health.value: health for health in Health if health not in (Health.HEALTHY, Health.UNCHECKED)}
+_IV_BYTES = 12
+_TAG_BITS = 128
+
+_PIN = frozenset({"PinIncorrect", "PinInvalid", "PinLenRange"})
+_REFUSED = frozenset({
+    "PinLocked", "PinExpired", "UserPinNotInitialized", "UserTooManyTypes", "UserNotLoggedIn", "FunctionRejected",
+})  # fmt: skip
+_CIPHERTEXT = frozenset({
+    "EncryptedDataInvalid", "EncryptedDataLenRange", "GeneralError", "SignatureInvalid", "DataInvalid",
+    "FunctionFailed",
+})  # fmt: skip
+_KEY = frozenset({
+    "MechanismInvalid", "MechanismParamInvalid", "KeyTypeInconsistent", "KeySizeRange", "FunctionNotSupported",
+    "ArgumentsBad",
+})  # fmt: skip
 
 
 class Pkcs11Provider:
-    """One key of one token. Remembers a PIN that was refused, by its digest, and does not give it again: a module locks
-    itself after a few wrong ones."""
+    """One key of one token. spent: the digest of a PIN that was refused."""
 
-    def __init__(self, *, token: str, key: str, credentials: Pkcs11Credentials) -> None:
+    def __init__(self, *, token: str, key: str, credentials: Pkcs11Credentials, spent: str) -> None:
         self._token = token
         self._key = key
         self._credentials = credentials
-        self._refused_pin = b""
+        self._spent = spent
 
     def wrap(self, key: bytes, binding: Binding) -> bytes:
         """See Provider."""
-        return self._ask("wrap", key, binding)
+        iv = os.urandom(_IV_BYTES)
+        return iv + self._crypt("wrap", key, iv, binding)
 
     def unwrap(self, blob: bytes, binding: Binding) -> bytes:
         """See Provider."""
-        return self._ask("unwrap", blob, binding)
+        return self._crypt("unwrap", blob[_IV_BYTES:], blob[:_IV_BYTES], binding)
 
-    def describe(self) -> Mapping[str, str]:
-        """See Provider."""
-        return {"token": self._token, "key": self._key, "module": self._credentials.module}
-
-    def _ask(self, operation: str, data: bytes, binding: Binding) -> bytes:
+    def _crypt(self, operation: str, data: bytes, iv: bytes, binding: Binding) -> bytes:
         pin = self._pin()
-        order = {
-            "module": self._credentials.module,
-            "token": self._token,
-            "key": self._key,
-            "pin": pin,
-            "operation": operation,
-            "data": base64.b64encode(data).decode(),
-            "aad": base64.b64encode(binding.aad).decode(),
-            "seconds": int(_WORKER_TIMEOUT_S),
-        }
+        library = _library()
+        token = self._find_token(library)
         try:
-            ended = subprocess.run(  # noqa: S603 - our own module, by our own interpreter
-                [sys.executable, "-P", "-m", _WORKER],
-                input=json.dumps(order).encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                timeout=_WORKER_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ProviderError(
-                Health.TIMEOUT, f"the PKCS#11 library did not answer within {_WORKER_TIMEOUT_S:g} s"
-            ) from None
-        except OSError as error:
-            raise ProviderError(Health.FAILED, f"no process could be started ({error.strerror})") from None
-        if ended.returncode != 0:
-            raise ProviderError(
-                Health.UNREACHABLE, f"the PKCS#11 library ended its process (code {ended.returncode}); see the module"
-            )
-        return self._answer(ended.stdout, pin)
-
-    def _answer(self, stdout: bytes, pin: str) -> bytes:
-        try:
-            answer = json.loads(stdout)
-            if "data" in answer:
-                return base64.b64decode(answer["data"], validate=True)
-            health, message = _HEALTHS[answer["health"]], str(answer["message"])
-        except (ValueError, KeyError, TypeError):
-            raise ProviderError(Health.FAILED, "the PKCS#11 library wrote to its process's output") from None
-        if answer.get("pin_refused"):
-            self._refused_pin = _digest(pin)
-        raise ProviderError(health, message)
+            session = token.open(user_pin=pin)
+        except library.PKCS11Error as error:
+            if type(error).__name__ in _PIN:
+                raise ProviderError(
+                    Health.REFUSED, f"the token refused the PIN ({type(error).__name__})", spent=_digest(pin)
+                ) from None
+            raise _told(error, "log in") from None
+        with session:
+            key = self._find_key(library, session)
+            gcm = {
+                "mechanism": library.Mechanism.AES_GCM,
+                "mechanism_param": library.GCMParams(iv, binding.aad, _TAG_BITS),
+            }
+            try:
+                return bytes(key.encrypt(data, **gcm) if operation == "wrap" else key.decrypt(data, **gcm))
+            except library.PKCS11Error as error:
+                raise _told(error, operation) from None
 
     def _pin(self) -> str:
         try:
             pin = read_secret(file=self._credentials.pin_file, variable=self._credentials.pin_env)
         except ValueError as error:
             raise ProviderError(Health.MISCONFIGURED, str(error)) from None
-        if _digest(pin) == self._refused_pin:
-            raise ProviderError(
-                Health.REFUSED, "the token refused this PIN, and it is not given again, lest the token lock; correct it"
-            )
+        if _digest(pin) == self._spent:
+            message = "the token refused this PIN, and it is not given again, lest the token lock itself; correct it"
+            raise ProviderError(Health.REFUSED, message, spent=self._spent)
         return pin
 
+    def _find_token(self, library: Any) -> Any:
+        try:
+            return library.lib(self._credentials.module).get_token(token_label=self._token)
+        except library.NoSuchToken:
+            message = "no token of that label is present; see that the module is plugged in"
+            raise ProviderError(Health.UNREACHABLE, message) from None
+        except library.MultipleTokensReturned:
+            message = "several tokens have that label; give them different ones"
+            raise ProviderError(Health.MISCONFIGURED, message) from None
+        except library.PKCS11Error as error:
+            if type(error) is library.PKCS11Error:  # raised by python-pkcs11 itself, for a library that does not load
+                message = "the module cannot be loaded as a PKCS#11 library; see `module` in node.yaml"
+                raise ProviderError(Health.MISCONFIGURED, message) from None
+            raise _told(error, "find the token") from None
 
-def _digest(pin: str) -> bytes:
-    return hashlib.sha256(pin.encode()).digest()
+    def _find_key(self, library: Any, session: Any) -> Any:
+        try:
+            return session.get_key(
+                object_class=library.ObjectClass.SECRET_KEY, key_type=library.KeyType.AES, label=self._key
+            )
+        except library.NoSuchKey:
+            message = "the token holds no AES key of that label; restore it there"
+            raise ProviderError(Health.WRONG_KEY, message) from None
+        except library.MultipleObjectsReturned:
+            raise ProviderError(Health.MISCONFIGURED, "the token holds several AES keys of that label") from None
+        except library.PKCS11Error as error:
+            raise _told(error, "find the key") from None
 
 
-def _open(parameters: Mapping[str, str], credentials: Pkcs11Credentials) -> Pkcs11Provider:
-    return Pkcs11Provider(token=parameters["token"], key=parameters["key"], credentials=credentials)
+def _library() -> Any:
+    try:
+        import pkcs11
+    except ImportError:
+        message = "this node lacks python-pkcs11: pip install 'holdfast[pkcs11]'"
+        raise ProviderError(Health.MISCONFIGURED, message) from None
+    return pkcs11
+
+
+def _told(error: Exception, doing: str) -> ProviderError:
+    """What a return code of the library means."""
+    name = type(error).__name__
+    if name in _REFUSED or name in _PIN:
+        return ProviderError(Health.REFUSED, f"the token refused to {doing} ({name})")
+    if name in _CIPHERTEXT and doing == "unwrap":
+        return ProviderError(Health.WRONG_KEY, f"the key in the token does not open the wrap ({name})")
+    if name in _KEY:
+        return ProviderError(Health.MISCONFIGURED, f"the token cannot use CKM_AES_GCM with this key ({name})")
+    return ProviderError(Health.UNREACHABLE, f"the token did not {doing} ({name})")
+
+
+def _digest(pin: str) -> str:
+    return hashlib.sha256(pin.encode()).hexdigest()
+
+
+def _open(parameters: Mapping[str, str], credentials: Pkcs11Credentials, spent: str) -> Pkcs11Provider:
+    return Pkcs11Provider(token=parameters["token"], key=parameters["key"], credentials=credentials, spent=spent)
 
 
 PKCS11 = ProviderType(

@@ -38,7 +38,7 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
 
 
 class TransitProvider:
-    """One key. Each call has a connection of its own: there is one a minute."""
+    """One key."""
 
     def __init__(self, *, address: str, mount: str, key: str, namespace: str, token_file: str, ca_file: str) -> None:
         self._address = address
@@ -66,10 +66,6 @@ class TransitProvider:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise _strange() from None
-
-    def describe(self) -> Mapping[str, str]:
-        """See Provider."""
-        return {"address": self._address, "mount": self._mount, "key": self._key, "namespace": self._namespace}
 
     def _ask(self, operation: str, body: dict[str, str], wanted: str) -> str:
         status, answer = self._post(f"/v1/{self._mount}/{operation}/{quote(self._key, safe='')}", body)
@@ -173,7 +169,8 @@ def _check_segment(text: str) -> None:
     _check_path(text)
 
 
-def _open(parameters: Mapping[str, str], credentials: TransitCredentials) -> TransitProvider:
+def _open(parameters: Mapping[str, str], credentials: TransitCredentials, spent: str) -> TransitProvider:
+    del spent
     return TransitProvider(
         address=credentials.address or parameters["address"],
         mount=parameters["mount"],

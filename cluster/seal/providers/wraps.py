@@ -7,24 +7,24 @@ this. All methods are called from the event-loop thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 import msgspec
 
 from holdfast.cluster.raft.consensus import Conflicted, Consensus
 from holdfast.cluster.seal.providers import envelope, records
-from holdfast.cluster.seal.providers.calls import BlockingCalls
 from holdfast.cluster.seal.providers.catalogue import TYPES
 from holdfast.cluster.seal.providers.contract import (
     NAME_PATTERN,
     NAME_RULE,
     Binding,
     Health,
-    Provider,
     ProviderError,
     ProviderType,
 )
 from holdfast.cluster.seal.providers.credentials import Credentials
+from holdfast.cluster.seal.providers.orders import Order, ProviderCalls
+from holdfast.cluster.seal.providers.processes import ProviderProcesses
 from holdfast.cluster.seal.providers.records import (
     PRIORITY_MAX,
     PROVIDERS_KEY,
@@ -78,7 +78,7 @@ class ProviderWraps:
         credentials: Callable[[str], Credentials | None],
         wall_clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
-        calls: BlockingCalls | None = None,
+        calls: ProviderCalls | None = None,
     ) -> None:
         self._seal = seal
         self._consensus = consensus
@@ -86,8 +86,7 @@ class ProviderWraps:
         self._credentials = credentials
         self._wall_clock = wall_clock
         self._random_bytes = random_bytes
-        self._calls = calls or BlockingCalls()
-        self._open: dict[str, tuple[object, Provider]] = {}
+        self._calls = calls or ProviderProcesses()
 
     async def stored(self) -> ProviderList:
         """The providers of the local state, in the order in which they are tried. Raises Corruption."""
@@ -98,7 +97,7 @@ class ProviderWraps:
 
         Raises InvalidArgument; AlreadyExists; FailedPrecondition when the provider did not pass (details["health"]),
         or there are PROVIDERS_MAX; Conflict when keys or providers changed meanwhile; Sealed; and as `propose`."""
-        kind, parameters = _checked(spec)
+        parameters = _checked(spec)
         providers, revision = await self._read()
         if providers.find(spec.name) is not None:
             raise AlreadyExists(f"there is a provider {spec.name}: remove it first, or choose another name")
@@ -107,12 +106,9 @@ class ProviderWraps:
         binding = Binding(cluster_id=self._cluster_id, name=spec.name, type=spec.type)
         _ = self._seal.barrier  # raises Sealed before anybody is asked for anything
         try:
-            provider = kind.open(parameters, self._credentials_of(spec.name, kind))
-            wrapping_key, sealed_key = await self._sealed_key(provider, binding)
+            wrapping_key, sealed_key = await self._sealed_key(parameters, binding)
         except ProviderError as error:
             raise _refused(spec.name, error) from None
-        finally:
-            self._calls.forget(spec.name)
         keyring = await self._keyring()
         wrap = self._seal.with_root_key(
             lambda root_key: _wrap_proved(root_key, keyring, wrapping_key, sealed_key, binding, self._random_bytes)
@@ -144,17 +140,18 @@ class ProviderWraps:
         """The root key in a provider's wrap, as the provider opens it; not yet proved to be the cluster's.
 
         Raises ProviderError."""
-        sealed_key = envelope.sealed_key(record.wrap)
-        provider, binding = self._provider(record), record.binding(self._cluster_id)
-        wrapping_key = await self._calls.run(record.name, lambda: provider.unwrap(sealed_key, binding))
+        wrapping_key, binding = await self._wrapping_key(record)
         return envelope.unseal(record.wrap, wrapping_key, binding)
 
     async def check(self, record: ProviderRecord) -> None:
         """See that a provider opens its wrap, and that the root key in it opens the cluster's keyring.
 
-        Raises ProviderError; Corruption when the keyring is gone."""
-        root_key = await self.recover(record)
-        if not _opens(root_key, await self._keyring()):
+        Raises ProviderError; Sealed when the node was sealed meanwhile, which must not see the root key any more;
+        Corruption when the keyring is gone."""
+        wrapping_key, binding = await self._wrapping_key(record)
+        keyring = await self._keyring()
+        _ = self._seal.barrier
+        if not _opens(envelope.unseal(record.wrap, wrapping_key, binding), keyring):
             raise ProviderError(
                 Health.WRONG_KEY, "the wrap holds another root key than this cluster's: remove it and add it again"
             )
@@ -173,7 +170,7 @@ class ProviderWraps:
         for record in providers.providers:
             binding = record.binding(self._cluster_id)
             try:
-                wrapping_key, sealed_key = await self._sealed_key(self._provider(record), binding)
+                wrapping_key, sealed_key = await self._sealed_key(record.parameters, binding)
             except ProviderError as error:
                 raise _refused(record.name, error) from None
             wrap = envelope.seal(root_key, wrapping_key, sealed_key, binding, self._random_bytes)
@@ -181,18 +178,8 @@ class ProviderWraps:
         return Renewal((Put(PROVIDERS_KEY, records.encode(ProviderList(tuple(renewed)))),), checks)
 
     def keep(self, providers: ProviderList) -> None:
-        """Let go of what was kept for providers that are no more."""
-        for name in [name for name in self._open if providers.find(name) is None]:
-            del self._open[name]
-            self._calls.forget(name)
-
-    def describe(self, record: ProviderRecord) -> Mapping[str, str]:
-        """What may be shown of a provider as this node uses it."""
-        try:
-            shown = self._provider(record).describe()
-        except ProviderError:
-            shown = record.parameters
-        return {name: value for name, value in shown.items() if value}
+        """Let go of what is remembered of providers that are no more."""
+        self._calls.keep([record.name for record in providers.providers])
 
     @property
     def _cluster_id(self) -> str:
@@ -215,27 +202,38 @@ class ProviderWraps:
         if isinstance(await self._consensus.propose(batch, timeout_s=timeout_s), Conflicted):
             raise Conflict("the cluster's keys or providers were changed at the same time: look, and try again")
 
-    async def _sealed_key(self, provider: Provider, binding: Binding) -> tuple[bytes, bytes]:
+    async def _sealed_key(self, parameters: Mapping[str, str], binding: Binding) -> tuple[bytes, bytes]:
         """A new wrapping key and what the provider made of it, once it was seen to open it. Raises ProviderError."""
         wrapping_key = self._random_bytes(KEY_BYTES)
-        sealed_key = await self._calls.run(binding.name, lambda: provider.wrap(wrapping_key, binding))
+        sealed_key = await self._ask("wrap", wrapping_key, parameters, binding)
         if not 0 < len(sealed_key) <= envelope.SEALED_BYTES_MAX:
             raise ProviderError(Health.FAILED, "it wraps a key into nothing, or into more than can be stored")
-        opened = await self._calls.run(binding.name, lambda: provider.unwrap(sealed_key, binding))
+        opened = await self._ask("unwrap", sealed_key, parameters, binding)
         if not envelope.same(opened, wrapping_key):
             raise ProviderError(Health.WRONG_KEY, "it does not give back what it was given")
         return wrapping_key, sealed_key
 
-    def _provider(self, record: ProviderRecord) -> Provider:
-        kind = TYPES.get(record.type)
+    async def _wrapping_key(self, record: ProviderRecord) -> tuple[bytes, Binding]:
+        binding = record.binding(self._cluster_id)
+        sealed_key = envelope.sealed_key(record.wrap)
+        return await self._ask("unwrap", sealed_key, record.parameters, binding), binding
+
+    async def _ask(
+        self, operation: Literal["wrap", "unwrap"], data: bytes, parameters: Mapping[str, str], binding: Binding
+    ) -> bytes:
+        kind = TYPES.get(binding.type)
         if kind is None:
             raise ProviderError(Health.MISCONFIGURED, "this version knows no provider of this type; run a newer one")
-        credentials = self._credentials_of(record.name, kind)
-        made_of = (record.type, record.parameters, credentials)
-        known = self._open.get(record.name)
-        if known is None or known[0] != made_of:
-            known = self._open[record.name] = (made_of, kind.open(record.parameters, credentials))
-        return known[1]
+        order = Order(
+            name=binding.name,
+            type=binding.type,
+            parameters=dict(parameters),
+            credentials=self._credentials_of(binding.name, kind),
+            operation=operation,
+            data=data,
+            binding=binding,
+        )
+        return await self._calls.run(order)
 
     def _credentials_of(self, name: str, kind: ProviderType[Any]) -> Credentials:
         credentials = self._credentials(name)
@@ -258,7 +256,7 @@ class ProviderWraps:
         raise TypeError("what holds keys is never copied or serialised")
 
 
-def _checked(spec: Spec) -> tuple[ProviderType[Any], dict[str, str]]:
+def _checked(spec: Spec) -> dict[str, str]:
     if spec.name == SEAL_TYPE:
         raise _shamir_stays()
     if not NAME_PATTERN.fullmatch(spec.name):
@@ -268,7 +266,7 @@ def _checked(spec: Spec) -> tuple[ProviderType[Any], dict[str, str]]:
         raise InvalidArgument(f"the type is one of {', '.join(TYPES)}", field="type")
     if not 1 <= spec.priority <= PRIORITY_MAX:
         raise InvalidArgument(f"the priority is from 1 (tried first) to {PRIORITY_MAX}", field="priority")
-    return kind, kind.checked(spec.parameters)
+    return kind.checked(spec.parameters)
 
 
 def _shamir_stays() -> InvalidArgument:

@@ -15,9 +15,11 @@ from holdfast.proto.v1 import sys_pb2
 from holdfast.server.seal_provider_metrics import SealProviderCollector
 from holdfast.server.seal_provider_service import SealProviderService
 
+RECIPIENT = "age1" + "q" * 58
 
-def service_of(node: FrontEndNode) -> SealProviderService:
-    node.sealing.wraps._credentials = entries("a", "b").get
+
+def service_of(node: FrontEndNode, vaults: Vaults) -> SealProviderService:
+    node.sealing.wraps._credentials, node.sealing.wraps._calls = entries("a", "b").get, vaults
     return SealProviderService(
         node.front_end, node_id=node.consensus.node_id, consensus=node.consensus, calls=node.port,
         wraps=node.sealing.wraps, keeper=node.sealing.providers, authorize=node.core.authorize,
@@ -26,16 +28,16 @@ def service_of(node: FrontEndNode) -> SealProviderService:
 
 
 def adding(name: str = "a", **changes: object) -> pb.AddSealProviderRequest:
-    given = {"name": name, "type": "age", "priority": 1, "parameters": {"recipient": name}, **changes}
+    given = {"name": name, "type": "age", "priority": 1, "parameters": {"recipient": RECIPIENT}, **changes}
     return pb.AddSealProviderRequest(**given)  # type: ignore[arg-type]
 
 
 Story = Callable[[FrontEndNode, FrontEndNode, Vaults], Awaitable[None]]
 
 
-def on_two(monkeypatch: pytest.MonkeyPatch, story: Story) -> None:
+def on_two(story: Story) -> None:
     async def run() -> None:
-        vaults = Vaults(monkeypatch)
+        vaults = Vaults()
         leader, follower = await two_nodes()
         try:
             await story(leader, follower, vaults)
@@ -52,15 +54,13 @@ async def refused(call: Awaitable[object]) -> str:
     return str(caught.value.reason)
 
 
-def test_a_follower_has_the_leader_add_and_remove_and_shows_what_every_member_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_follower_has_the_leader_add_and_remove_and_shows_what_every_member_says() -> None:
     async def story(leader: FrontEndNode, follower: FrontEndNode, vaults: Vaults) -> None:
-        service_of(leader)
-        service = service_of(follower)
+        service_of(leader, vaults)
+        service = service_of(follower, vaults)
         added = (await follower.call(service.AddSealProvider, adding())).provider
         assert (added.name, added.enrolled_by, added.development) == ("a", "node-1", True)
-        assert dict(added.parameters) == {"recipient": "a"}
+        assert dict(added.parameters) == {"recipient": RECIPIENT}
         vaults["a"].failing = ProviderError(Health.UNREACHABLE, "10.0.0.9 does not answer")
         tested = await follower.call(service.TestSealProvider, pb.TestSealProviderRequest(name="a"))
         assert (tested.node_id, tested.provider.health) == ("node-2", "unreachable")
@@ -88,14 +88,14 @@ def test_a_follower_has_the_leader_add_and_remove_and_shows_what_every_member_sa
         await follower.call(service.RemoveSealProvider, pb.RemoveSealProviderRequest(name="a"))
         assert not (await follower.call(service.ListSealProviders, pb.ListSealProvidersRequest())).providers
 
-    on_two(monkeypatch, story)
+    on_two(story)
 
 
-def test_nobody_without_a_token_adds_removes_lists_or_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_without_a_token_adds_removes_lists_or_tests() -> None:
     async def story(leader: FrontEndNode, follower: FrontEndNode, vaults: Vaults) -> None:
-        service_of(leader)
+        service_of(leader, vaults)
         for node in (leader, follower):
-            service = service_of(node)
+            service = service_of(node, vaults)
             for method, message in (
                 (service.AddSealProvider, adding()),
                 (service.RemoveSealProvider, pb.RemoveSealProviderRequest(name="a")),
@@ -105,12 +105,12 @@ def test_nobody_without_a_token_adds_removes_lists_or_tests(monkeypatch: pytest.
                 assert await refused(node.call(method, message, token="hf.wrong")) == "UNAUTHENTICATED"
         assert not vaults.vaults
 
-    on_two(monkeypatch, story)
+    on_two(story)
 
 
-def test_what_cannot_be_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_refused_by_name() -> None:
     async def story(leader: FrontEndNode, _follower: FrontEndNode, vaults: Vaults) -> None:
-        service = service_of(leader)
+        service = service_of(leader, vaults)
         for message in (
             adding(""), adding("x" * 65), adding("a/b"), adding("shamir"), adding(type="gcp"), adding(priority=0),
             adding(parameters={str(n): "x" for n in range(17)}),
@@ -123,4 +123,4 @@ def test_what_cannot_be_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> N
         vaults["a"].failing = ProviderError(Health.REFUSED, "no")
         assert await refused(leader.call(service.AddSealProvider, adding())) == "FAILED_PRECONDITION"
 
-    on_two(monkeypatch, story)
+    on_two(story)

@@ -22,7 +22,7 @@ def identity(path: Path, *, mode: int = 0o600) -> str:
 
 
 def provider(path: Path, **parameters: str) -> Provider:
-    return AGE.open(AGE.checked(parameters), AgeCredentials(identity_file=str(path)))
+    return AGE.open(AGE.checked(parameters), AgeCredentials(identity_file=str(path)), "")
 
 
 def failed(provider: Provider, blob: bytes | None = None, binding: Binding = BINDING) -> ProviderError:

@@ -29,7 +29,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def provider(kms: MotoKms, key_id: str, **changes: str) -> Provider:
     given = {"key_id": key_id, "region": REGION, "endpoint": kms.endpoint, **changes}
-    return AWSKMS.open(AWSKMS.checked(given), AwsKmsCredentials())
+    return AWSKMS.open(AWSKMS.checked(given), AwsKmsCredentials(), "")
 
 
 def health_of(provider: Provider, blob: bytes | None = None, binding: Binding = BINDING) -> Health:

@@ -1,7 +1,6 @@
 """What a node does with its providers by itself: checks while unsealed, attempts while sealed."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,7 +9,6 @@ from support.local_consensus import LocalConsensus
 from support.providers import Vaults, entries, eventually, spec
 from support.seal_rig import Clock, initialized, manager_of, stream, unsealed
 
-from holdfast.cluster.seal.providers.calls import BlockingCalls
 from holdfast.cluster.seal.providers.contract import Health, ProviderError
 from holdfast.cluster.seal.providers.health import HealthTable
 from holdfast.cluster.seal.providers.keeper import ProviderKeeper
@@ -35,13 +33,13 @@ class Rig:
         self.unsealed: list[tuple[str, str]] = []
         self.wall = Clock(1000.0)
 
-    async def load(self, interval_s: float = NEVER_S, *, timeout_s: float = 30.0) -> None:
+    async def load(self, interval_s: float = NEVER_S) -> None:
         self.seal = await manager_of(self.consensus)
         self.shares = await initialized(self.seal)
         await unsealed(self.seal, self.shares)
         self.wraps = ProviderWraps(
             self.seal, self.consensus, node_id="node-1", credentials=entries("a", "b").get, wall_clock=self.wall,
-            random_bytes=stream("wraps"), calls=BlockingCalls(timeout_s=timeout_s),
+            random_bytes=stream("wraps"), calls=self.vaults,
         )  # fmt: skip
         await self.wraps.add(spec("a", 1), timeout_s=5)
         await self.wraps.add(spec("b", 2), timeout_s=5)
@@ -57,15 +55,14 @@ class Rig:
 
 
 def on_rig(
-    monkeypatch: pytest.MonkeyPatch,
     story: Callable[[Rig], Awaitable[None]],
     *,
     interval_s: float = NEVER_S,
     timeout_s: float = 30.0,
 ) -> None:
     async def run() -> None:
-        rig = Rig(Vaults(monkeypatch))
-        await rig.load(interval_s, timeout_s=timeout_s)
+        rig = Rig(Vaults(timeout_s))
+        await rig.load(interval_s)
         try:
             await story(rig)
         finally:
@@ -76,7 +73,7 @@ def on_rig(
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
-def test_an_unsealed_node_checks_again_and_again_and_tells_only_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsealed_node_checks_again_and_again_and_tells_only_what_changed() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("a", Health.HEALTHY)
         with capture_logs() as logs:
@@ -92,10 +89,10 @@ def test_an_unsealed_node_checks_again_and_again_and_tells_only_what_changed(mon
         told = [(log["provider"], log["health"]) for log in logs if log["event"] == "seal_provider_health"]
         assert told == [("a", "refused"), ("a", "healthy")]
 
-    on_rig(monkeypatch, story, interval_s=0.02)
+    on_rig(story, interval_s=0.02)
 
 
-def test_a_dead_provider_s_last_success_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_provider_s_last_success_stays() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("a", Health.HEALTHY)
         rig.wall.now_s = 5000.0
@@ -106,10 +103,10 @@ def test_a_dead_provider_s_last_success_stays(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(NotFound):
             await rig.keeper.test("c")
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
 
 
-def test_a_sealed_node_tries_them_in_order_until_one_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sealed_node_tries_them_in_order_until_one_opens_it() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("b", Health.HEALTHY)
         rig.seal.seal("test")
@@ -127,12 +124,10 @@ def test_a_sealed_node_tries_them_in_order_until_one_opens_it(monkeypatch: pytes
         assert rig.unsealed == [("a", "age"), ("b", "age")]
         assert rig.keeper.statuses[0].health is Health.UNREACHABLE
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
 
 
-def test_when_all_are_dead_or_wrong_the_node_stays_sealed_and_says_why_and_shares_open_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_when_all_are_dead_or_wrong_the_node_stays_sealed_and_says_why_and_shares_open_it() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("b", Health.HEALTHY)
         rig.seal.seal("test")
@@ -144,10 +139,10 @@ def test_when_all_are_dead_or_wrong_the_node_stays_sealed_and_says_why_and_share
         await unsealed(rig.seal, rig.shares)
         assert not rig.fatal
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
 
 
-def test_a_wrap_of_another_root_key_opens_no_node_and_ends_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrap_of_another_root_key_opens_no_node_and_ends_none() -> None:
     async def story(rig: Rig) -> None:
         renewal = await rig.wraps.renewed(b"another root key of 32 bytes....")
         await rig.consensus.propose(Batch(puts=renewal.puts, preconditions=renewal.preconditions), timeout_s=5)
@@ -157,16 +152,14 @@ def test_a_wrap_of_another_root_key_opens_no_node_and_ends_none(monkeypatch: pyt
         assert {status.health for status in rig.keeper.statuses} == {Health.WRONG_KEY}
         assert not rig.fatal
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
 
 
-def test_an_answer_that_comes_when_the_node_is_not_to_be_opened_any_more_opens_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_answer_that_comes_when_the_node_is_not_to_be_opened_any_more_opens_nothing() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("b", Health.HEALTHY)
         rig.seal.seal("test")
-        gate = rig.vaults["a"].gate = threading.Event()
+        gate = rig.vaults["a"].gate = asyncio.Event()
         wanted = True
         attempt = asyncio.create_task(rig.keeper.unseal(lambda: wanted))
         rig.vaults["a"].calls.clear()
@@ -176,31 +169,22 @@ def test_an_answer_that_comes_when_the_node_is_not_to_be_opened_any_more_opens_n
         await attempt
         assert rig.seal.sealed
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
 
 
-def test_a_provider_that_hangs_neither_keeps_the_next_from_its_turn_nor_the_node_from_stopping(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    gate = threading.Event()
-
+def test_a_provider_that_hangs_neither_keeps_the_next_from_its_turn_nor_the_node_from_stopping() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("b", Health.HEALTHY)
         rig.seal.seal("test")
-        rig.vaults["a"].gate = gate
+        rig.vaults["a"].gate = asyncio.Event()
         await rig.keeper.unseal(lambda: rig.seal.sealed)
         assert not rig.seal.sealed
         assert rig.keeper.statuses[0].health is Health.TIMEOUT
 
-    try:
-        on_rig(monkeypatch, story, timeout_s=0.5)
-    finally:
-        gate.set()
+    on_rig(story, timeout_s=0.5)
 
 
-def test_what_is_added_is_checked_at_once_and_what_is_removed_is_told_of_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_added_is_checked_at_once_and_what_is_removed_is_told_of_no_more() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("b", Health.HEALTHY)
         await rig.wraps.remove("a", timeout_s=5)
@@ -209,19 +193,19 @@ def test_what_is_added_is_checked_at_once_and_what_is_removed_is_told_of_no_more
         await rig.until("a", Health.HEALTHY)
         assert [status.name for status in rig.keeper.statuses] == ["b", "a"]
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
 
 
-def test_a_damaged_record_ends_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_record_ends_the_node() -> None:
     async def story(rig: Rig) -> None:
         await rig.until("b", Health.HEALTHY)
         await rig.consensus.propose(Batch(puts=(Put(PROVIDERS_KEY, b"\x01\xc1"),)), timeout_s=5)
         await eventually(lambda: bool(rig.fatal))
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
 
 
-def test_the_table_drops_what_is_told_of_a_provider_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_drops_what_is_told_of_a_provider_that_was_replaced() -> None:
     async def story(rig: Rig) -> None:
         providers = await rig.wraps.stored()
         table = HealthTable()
@@ -237,4 +221,24 @@ def test_the_table_drops_what_is_told_of_a_provider_that_was_replaced(monkeypatc
         assert status is not None
         assert (status.health, status.priority) == (Health.UNCHECKED, 7)
 
-    on_rig(monkeypatch, story)
+    on_rig(story)
+
+
+def test_checks_under_way_end_at_once_when_the_node_is_sealed() -> None:
+    async def story(rig: Rig) -> None:
+        await rig.until("b", Health.HEALTHY)
+        vault = rig.vaults["a"]
+        vault.gate = asyncio.Event()
+        asked = len(vault.calls)
+        rig.keeper._wake.set()
+        await eventually(lambda: len(vault.calls) > asked)
+        (check,) = [check for check in rig.keeper._checks if not check.done()]
+        rig.seal.seal("test")
+        await asyncio.wait({check})
+        assert check.cancelled()
+        vault.gate.set()
+        await unsealed(rig.seal, rig.shares)
+        asked = len(vault.calls)
+        await eventually(lambda: len(vault.calls) > asked)
+
+    on_rig(story)

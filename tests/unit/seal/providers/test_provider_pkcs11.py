@@ -3,13 +3,11 @@
 from pathlib import Path
 
 import pytest
-from support.providers import KEY, binding_of, failure_of
+from support.providers import KEY, ByProcess, binding_of, failure_of
 from support.softhsm import PIN, SoftHsm, make_softhsm
 
-from holdfast.cluster.seal.providers import pkcs11
 from holdfast.cluster.seal.providers.contract import Binding, Health, Provider, ProviderError
 from holdfast.cluster.seal.providers.credentials import Pkcs11Credentials
-from holdfast.cluster.seal.providers.pkcs11 import PKCS11
 
 BINDING = binding_of("pkcs11")
 
@@ -32,7 +30,7 @@ def provider(hsm: SoftHsm, **changes: str) -> Provider:
     credentials = Pkcs11Credentials(
         module=given.pop("module"), pin_file=given.pop("pin_file"), pin_env=given.pop("pin_env")
     )
-    return PKCS11.open(PKCS11.checked(given), credentials)
+    return ByProcess("pkcs11", given, credentials)
 
 
 def failed(provider: Provider, blob: bytes | None = None, binding: Binding = BINDING) -> ProviderError:
@@ -81,9 +79,7 @@ def test_a_pin_that_was_refused_is_given_once_and_again_only_when_it_changed(
     first = failed(one)
     assert first.health is Health.REFUSED
     assert "PinIncorrect" in first.message
-    with monkeypatch.context() as patched:
-        patched.setattr(pkcs11.subprocess, "run", lambda *_a, **_k: pytest.fail("the PIN was given again"))
-        again = failed(one)
+    again = failed(one)
     assert again.health is Health.REFUSED
     assert "not given again" in again.message
     pin.write_text(PIN + "\n")
@@ -93,22 +89,3 @@ def test_a_pin_that_was_refused_is_given_once_and_again_only_when_it_changed(
 def test_a_pin_that_is_nowhere_is_told(hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HSM_PIN")
     assert failed(provider(hsm)).health is Health.MISCONFIGURED
-
-
-@pytest.mark.parametrize(
-    ("program", "health"),
-    [
-        ("import os; os.kill(os.getpid(), 11)", Health.UNREACHABLE),
-        ("import time; time.sleep(60)", Health.TIMEOUT),
-        ("print('noise from a library')", Health.FAILED),
-        ("print('{}')", Health.FAILED),
-    ],
-)
-def test_a_library_that_crashes_hangs_or_prints_harms_its_own_process_only(
-    hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, health: Health
-) -> None:
-    (tmp_path / "bad_worker.py").write_text(program)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(pkcs11, "_WORKER", "bad_worker")
-    monkeypatch.setattr(pkcs11, "_WORKER_TIMEOUT_S", 1.0)
-    assert failed(provider(hsm)).health is health
