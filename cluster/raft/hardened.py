@@ -78,6 +78,7 @@ class HardenedRaft(FollowingNode):
         on_content_wanted: Callable[[bytes], None] = lambda _sha256: None,
         on_replaced: Callable[[bool], None] = lambda _keys_replaced: None,
     ) -> None:
+        self.restores = Restores(on_content_wanted)
         self._sender: SnapshotSender | None = None
         self._on_applied = on_applied
         self.started_s = clock()
@@ -93,7 +94,6 @@ class HardenedRaft(FollowingNode):
             clock=clock, rng=rng, run_job=run_job, wake=wake, new_question=self.barriers.new_question,
         )  # fmt: skip
         self._changes = MemberChanges(journal, timing, self._append_members)
-        self.restores = Restores(on_content_wanted)
         self._on_replaced = on_replaced
         self._keys_replaced_at = machine.keys_replaced_at
         self._copier = Copier(home, machine, self._run_job, purpose="backup", on_failure=self._sync_failed)
@@ -142,7 +142,7 @@ class HardenedRaft(FollowingNode):
 
     def set_eligible(self, *, eligible: bool) -> None:
         """Whether this node can serve as the active node."""
-        if eligible != self.eligible:
+        if eligible != self._told_eligible:
             self.eligible = eligible
             self._wake()
 
@@ -164,7 +164,8 @@ class HardenedRaft(FollowingNode):
             raise not_leader(self.leader_id)
         if not self.ready or leadership.transferring or self.restores.holds_proposals(self.applied):
             raise Conflict("a restore is under way, or leadership is changing hands; try again in a moment")
-        assert self.restores.has(restoration.sha256), "what is to be restored was prepared"
+        if not self.restores.has(restoration.sha256):
+            raise Conflict("another restore took the place of this one while it was prepared; try again")
         index = self._append_own(leadership, Kind.RESTORE, restoring.encode(restoration)).index
         self.restores.appended(index, on_done)
         self._wake()
@@ -202,6 +203,15 @@ class HardenedRaft(FollowingNode):
         self._check_quorum(self._clock())
 
     # State
+
+    @property
+    def eligible(self) -> bool:
+        """Whether this node can serve as the active node: it was told so, and it waits for no content of a restore."""
+        return self._told_eligible and not self.restores.wanted
+
+    @eligible.setter
+    def eligible(self, eligible: bool) -> None:
+        self._told_eligible = eligible
 
     def is_connected(self, node_id: str) -> bool:
         """Whether there is a session with a member."""
@@ -345,7 +355,9 @@ class HardenedRaft(FollowingNode):
         return entry
 
     def _hand_over_if_ineligible(self, leadership: Leadership, now_s: float) -> None:
-        if self.eligible or leadership.transferring or now_s < self._transfer_due_s or not self.ready:
+        if self.eligible or leadership.transferring or now_s < self._transfer_due_s:
+            return
+        if not self.ready and not self.restores.wanted:
             return
         successor = next((name for name in leadership.successors() if leadership.progress[name].eligible), "")
         if successor:
@@ -425,6 +437,14 @@ class HardenedRaft(FollowingNode):
         """Put the prepared content in the place of the state. A crash before it is in place leaves the old state, which
         comes to this entry again; one after it leaves the state as of this entry."""
         restoration = restoring.decode(entry)
+        if not restoration.allowed(self.machine):
+            self.machine.apply([entry])
+            self.applied = entry.index
+            _log.warning("restore_refused", index=entry.index)
+            self.barriers.applied(self.applied)
+            self.restores.refused(entry.index)
+            self._wake()
+            return
         content = self.restores.content(restoration)
         if content is None or self._jobs:
             return

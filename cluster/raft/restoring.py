@@ -15,7 +15,8 @@ import msgspec
 from holdfast.cluster.raft.changes import OnChangeDone
 from holdfast.cluster.raft.entries import Entry, Kind
 from holdfast.cluster.raft.statemachine import DATA, StateMachine, take_over
-from holdfast.proto.errors import Fatal, HoldfastError
+from holdfast.proto.errors import Conflict, Fatal, HoldfastError
+from holdfast.storage.batch import Precondition
 from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.home import Reception, StateHome
 from holdfast.storage.keys import CLEAR_NAMES_END, CLEAR_NAMES_START, KeyClass
@@ -27,11 +28,18 @@ WRITTEN_PER_BATCH = 256
 
 class Restoration(msgspec.Struct, frozen=True, array_like=True):
     """What a RESTORE entry says. sha256: of the snapshot file. replace_keys: whether the records that a sealed node
-    needs, the seal and the keyring, come from the file; else the present ones stay."""
+    needs, the seal and the keyring, come from the file; else the present ones stay. preconditions: as of a batch; where
+    one does not hold, nothing is restored.
+    """
 
     sha256: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     replace_keys: bool
+    preconditions: tuple[Precondition, ...] = ()
     format: int = FORMAT
+
+    def allowed(self, machine: StateMachine) -> bool:
+        """Whether the preconditions hold in the state before the entry."""
+        return all(machine.revision(needed.key) == needed.revision for needed in self.preconditions)
 
 
 def encode(restoration: Restoration) -> bytes:
@@ -127,6 +135,12 @@ class Restores:
     def holds_proposals(self, applied: int) -> bool:
         """Whether what is queued was evaluated on a state that is about to go."""
         return self._index > applied
+
+    def refused(self, index: int) -> None:
+        """The restore at `index` changed nothing, because a precondition did not hold."""
+        on_done = self._waiting.pop(index, None)
+        if on_done is not None:
+            on_done(Conflict("the keys changed while the restore was prepared; nothing was restored: try again"))
 
     def done(self, index: int) -> None:
         """The restore at `index` was applied, and the prepared content is the state."""

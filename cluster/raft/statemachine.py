@@ -219,8 +219,6 @@ class _Run:
             outcomes = [self._batch(batch, entry) for batch in batches]
         elif entry.kind is Kind.MEMBERSHIP:
             self._configuration = entry.payload
-        else:
-            assert entry.kind is Kind.NOOP, "a restore is no change of records"
         position = Position(entry.index, entry.term, entry.cluster_time_ms, entry.digest)
         digest = _roll(self.meta.state_digest, entry.index, outcomes)
         self.meta = msgspec.structs.replace(self.meta, at=position, state_digest=digest)

@@ -195,6 +195,8 @@ class Distribution:
         finally:
             await self.work(file.close)
             await self.work(store.close)
+        # Opening a store writes its log out as tables: done here, it is quick when the content takes the state's place.
+        await self.work(lambda: content.open().close())
         return reader
 
     async def _provide(self, sha256: bytes) -> None:

@@ -19,6 +19,7 @@ from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.snapshot.distribution import Distribution
 from holdfast.proto.errors import Conflict, Corruption, FailedPrecondition, Fatal, HoldfastError, Unavailable
 from holdfast.proto.snapshot_file import SnapshotDamaged, SnapshotMetadata, SnapshotReader
+from holdfast.storage.batch import Precondition
 from holdfast.storage.keyring import Keyring
 from holdfast.storage.keys import CLEAR_NAMES_END
 
@@ -73,8 +74,12 @@ class Restorer:
             await self._distribution.prepare(sha256, [holder])
             prepared, unprepared = await self._prepare_members(sha256)
             replace_keys = await self._must_replace_keys(head, force=force)  # they may have been rotated meanwhile
+            keyring = await self._consensus.get(KEYRING_KEY)
+            assert keyring is not None, "its keys were compared"
+            # What was found of the keys must be true when the entry is applied, not only now.
+            restoration = Restoration(sha256, replace_keys, (Precondition(KEYRING_KEY, keyring.revision),))
             _log.warning("restore_begins", snapshot_index=head.metadata.index, keys_replaced=replace_keys)
-            index = await self._raft.restore(Restoration(sha256, replace_keys), timeout_s=APPLY_TIMEOUT_S)
+            index = await self._raft.restore(restoration, timeout_s=APPLY_TIMEOUT_S)
             return Restored(index, head.metadata.index, replace_keys, tuple(prepared), tuple(unprepared))
 
     async def _must_replace_keys(self, head: Head, *, force: bool) -> bool:
