@@ -142,6 +142,22 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "second_leader_of_a_term_is_followed",
+        "two histories of one term, as copied data folders make them, are mixed",
+        raft("following"),
+        "        if term == self.term and self.role is Role.LEADER:\n            raise Diverged",
+        "        if term < 0 and self.role is Role.LEADER:\n            raise Diverged",
+        (safety("another_leader_of_the_same_term_stops_a_leader"),),
+    ),
+    Mutant(
+        "campaign_outlives_the_candidacy",
+        "a node that follows again is made a leader, or stopped, by a vote that comes late",
+        raft("voting"),
+        "        if self.role is not Role.FOLLOWER:\n            self._campaign.end()\n            self.set_role",
+        "        if self.role is not Role.FOLLOWER:\n            self.set_role",
+        (safety("votes_that_come_after_a_candidate_gave_way_do_not_count"),),
+    ),
+    Mutant(
         "check_quorum_off",
         "a leader that is cut off goes on taking writes and serving clients for ever",
         raft("hardened"),

@@ -94,6 +94,14 @@ MUTANTS = (
         (scene("paper_5_3_consistency_check"), safety("a_conflict_skips_the_whole_term_but_nothing_committed")),
     ),
     Mutant(
+        "append_below_the_base_refused",
+        "a member that has trimmed further than its leader knows is taken for one that lost entries",
+        raft("replica"),
+        "    if previous is None and message.prev_index > journal.last_index:",
+        "    if previous is None:",
+        (safety("an_append_that_begins_below_the_base_is_about_what_is_committed"),),
+    ),
+    Mutant(
         "digest_before_is_not_compared",
         "two histories that differ go on side by side unnoticed",
         raft("replica"),

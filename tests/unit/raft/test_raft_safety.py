@@ -113,6 +113,34 @@ def test_a_conflict_skips_the_whole_term_but_nothing_committed() -> None:
     assert node.only(AppendReply, "b") == AppendReply(2, False, 4, 6, 1, True)
 
 
+def test_an_append_that_begins_below_the_base_is_about_what_is_committed() -> None:
+    """Everything below the base is committed, so every leader has it: there is nothing to compare or to take."""
+    node = follower_with(4, commit=5)
+    entries = [node.machine.log.entry(index) for index in range(1, 6)]
+    node.machine.machine.sync()
+    node.machine.log.compact(4)
+    node.take(AppendReply)
+    node.append([], previous=entries[1], term=1, commit=5)
+    assert (node.only(AppendReply, "b").index, node.machine.log.last_index) == (4, 5)
+    node.append(entries[2:3], previous=entries[1], term=1, commit=5)
+    assert (node.only(AppendReply, "b").index, node.machine.log.last_index) == (4, 5)
+    more = entries_of(entries[4], BATCHES[5], term=1)
+    node.append([*entries[2:], *more], previous=entries[1], term=1, commit=6)
+    reply = node.only(AppendReply, "b")
+    assert (reply.accepted, reply.index) == (True, 6)
+    assert node.machine.machine.get(b"k5") is not None
+    assert node.machine.log.base.index == 4
+
+
+def test_the_base_itself_is_compared() -> None:
+    node = follower_with(4, commit=5)
+    node.machine.machine.sync()
+    node.machine.log.compact(4)
+    before = node.machine.log.base
+    forged = Position(4, before.term, 0, bytes(16))
+    assert isinstance(raises(lambda: node.append([], previous=forged, term=1)), Diverged)
+
+
 def test_an_acknowledgement_leaves_only_after_the_sync() -> None:
     node = Alone(auto_sync=False)
     node.sync()
@@ -473,6 +501,31 @@ def test_late_foreign_and_repeated_votes_do_not_count() -> None:
     assert node.machine.role is Role.CANDIDATE
     node.hear("c", VoteReply(term, granted=True))
     assert node.machine.role is Role.LEADER
+
+
+def test_votes_that_come_after_a_candidate_gave_way_do_not_count() -> None:
+    for gives_way_to in (VoteReply(3, granted=False), None):
+        node = Alone()
+        node.advance(2.0)
+        node.hear("b", PreVoteReply(0, 1, granted=True))
+        assert node.machine.role is Role.CANDIDATE
+        if gives_way_to is None:
+            node.append([], previous=node.machine.log.last, term=1, sender="c")
+        else:
+            node.hear("c", gives_way_to)
+        assert node.machine.role is Role.FOLLOWER
+        node.hear("b", VoteReply(1, granted=True))
+        assert node.machine.role is Role.FOLLOWER
+
+
+def test_another_leader_of_the_same_term_stops_a_leader() -> None:
+    """It cannot be, unless data folders were copied or restored: nobody knows which of the two histories is right."""
+    node = Alone()
+    node.lead()
+    entry = node.machine.log.last
+    error = raises(lambda: node.append([], previous=entry, term=node.machine.term))
+    assert isinstance(error, Diverged)
+    assert "data folders were copied or restored" in error.message
 
 
 def test_a_leader_without_quorum_contact_steps_down_and_tells_its_writers() -> None:
