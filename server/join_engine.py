@@ -55,7 +55,7 @@ class Place:
 
 def join_mounts(place: Place) -> Sequence[SystemMount]:
     """What the core mounts beside `sys/`."""
-    ca, tokens, nodes, join = _Ca(place), _Tokens(place), _Nodes(), _Join(place)
+    ca, tokens, nodes, join = _Ca(place), _Tokens(place), _Nodes(place), _Join(place)
     return [
         SystemMount("sys/cluster-ca/", ca, PREFIX),
         SystemMount("sys/join-token/", tokens, PREFIX),
@@ -214,10 +214,13 @@ class _Nodes:
 
     type = "join-node"
 
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
     def paths(self) -> Sequence[PathSpec]:
         trust = OperationSpec(self._update, "Trust a node.", {"share_keys": "Whether it may be handed the root key."})
         return (
-            PathSpec("", {Operation.LIST: OperationSpec(self._list, "List the nodes that tokens let in.")}, sudo=True),
+            PathSpec("", {Operation.LIST: OperationSpec(self._list, "List the nodes that were let in.")}, sudo=True),
             PathSpec(
                 "{node_id}",
                 {
@@ -225,7 +228,7 @@ class _Nodes:
                     Operation.UPDATE: trust,
                     Operation.DELETE: OperationSpec(self._forget, "Let the id be used by a token again."),
                 },
-                "A node that a token let in.",
+                "A node that was let in: by a token, by hand, or as a founder.",
                 sudo=True,
             ),
         )
@@ -236,7 +239,7 @@ class _Nodes:
     async def _node(self, ctx: HandlerContext, view: StorageView) -> StoredNode:
         stored = await view.get(f"{NODES}/{ctx.fields['node_id']}")
         if stored is None:
-            raise NotFound("no join token let a node of this id in")
+            raise NotFound("nothing is known of a node of this id")
         return decode(stored, StoredNode)
 
     async def _read(self, ctx: HandlerContext, view: StorageView) -> Response:
@@ -244,9 +247,14 @@ class _Nodes:
         return Response(data={"joined_time": rfc3339(node.joined), "share_keys": node.share_keys})
 
     async def _update(self, ctx: HandlerContext, view: StorageView) -> Response:
-        node = await self._node(ctx, view)
+        """A member that nothing is known of came in before the state did: from a snapshot of another cluster, say."""
+        node_id = ctx.fields["node_id"]
+        stored = await view.get(f"{NODES}/{node_id}")
+        if stored is None and all(member.node_id != node_id for member in self._place.members()):
+            raise NotFound("no member has this id, and nothing is known of it")
+        joined = ctx.now if stored is None else decode(stored, StoredNode).joined
         share_keys = fields.boolean(ctx.data, "share_keys") is True
-        view.put(f"{NODES}/{ctx.fields['node_id']}", encode(StoredNode(joined=node.joined, share_keys=share_keys)))
+        view.put(f"{NODES}/{node_id}", encode(StoredNode(joined=joined, share_keys=share_keys)))
         return Response()
 
     async def _forget(self, ctx: HandlerContext, view: StorageView) -> Response:
@@ -330,8 +338,8 @@ class _Join:
             raise FailedPrecondition(f"{node_id} is a member: choose an id that was never used")
         if await view.get(f"{NODES}/{node_id}") is not None:
             raise FailedPrecondition(
-                f"a join token was used for {node_id} before: choose an id that was never used, or have the old node "
-                "removed and forgotten (holdfast operator raft join-token forget)"
+                f"{node_id} was a member before: choose an id that was never used, or have the old node removed and "
+                "forgotten (holdfast operator raft join-token forget)"
             )
         taken = {address for m in members for address in (m.cluster_address, m.api_address)}
         for field in ("cluster_address", "api_address"):

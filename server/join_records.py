@@ -3,7 +3,7 @@ another cluster, for it is this cluster's identity.
 
     ca                 the cluster CA's certificate and private key, if it was imported
     tokens/<id>        a join token; <id> is the hash of its secret
-    nodes/<node id>    a node that was let in by a token
+    nodes/<node id>    a node that was let in: as a founder, by hand or by a token
 """
 
 from __future__ import annotations

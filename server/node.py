@@ -84,6 +84,7 @@ from holdfast.server.sys_service import SysService
 from holdfast.storage.barrier import Barrier
 from holdfast.storage.rocksdb import RocksStore
 from holdfast.storage.rockshome import RocksHome
+from holdfast.storage.transaction import Transaction
 
 ENGINES: tuple[Callable[[], Engine], ...] = (KvEngine,)
 """The registry of secret engines: a new one is a line here."""
@@ -176,7 +177,7 @@ class Node:
             wall_clock=sources.wall_clock,
             clock=sources.monotonic,
         )
-        self._joining = Joining(config, consensus=self._consensus, barrier=self._barrier)
+        self._joining = Joining(config, consensus=self._consensus, barrier=self._barrier, wall_clock=sources.wall_clock)
         self._sealing = Sealing(
             config.seal,
             node_id=config.node_id,
@@ -264,6 +265,7 @@ class Node:
                 consensus=self._consensus,
                 calls=self._network,
                 authorize=self._core.authorize,
+                admitted=self._joining.admitted,
                 on_fatal=self._on_fatal,
             ),
             self._server,
@@ -336,7 +338,7 @@ class Node:
                 seal=self._seal,
                 unseal_members=self._sealing.unseal_members,
                 seal_providers=lambda: self._sealing.providers.statuses,
-                bootstrap=self._core.bootstrap,
+                bootstrap=self._bootstrap,
                 authorize=self._core.authorize,
                 health=self._health,
                 wall_clock=sources.wall_clock,
@@ -458,6 +460,10 @@ class Node:
             if not self._raft.status().peers:
                 raise not_joined() from None
             raise
+
+    async def _bootstrap(self, txn: Transaction) -> str:
+        self._joining.bootstrap(txn)
+        return await self._core.bootstrap(txn)
 
     def _state(self) -> NodeState:
         self._sealing.check()

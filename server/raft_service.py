@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -60,9 +60,12 @@ class RaftService(RaftServiceServicer):
         consensus: Consensus,
         calls: PeerCalls,
         authorize: Authorize,
+        admitted: Callable[[str], Awaitable[None]],
         on_fatal: Callable[[Fatal], None],
     ) -> None:
+        """admitted: told of a member that was added, or was one already."""
         self.front_end = front_end
+        self._admitted = admitted
         self._consensus = consensus
         self._authorize = authorize
         self._list = LeaderOperation(
@@ -121,12 +124,14 @@ class RaftService(RaftServiceServicer):
         request = credentials.request(Operation.UPDATE, JOIN_PATH, forwarded_by=forwarded_by)
         async with authorized(self._authorize, request):
             try:
-                return _Changed(await self._consensus.add_member(order.member, timeout_s=credentials.timeout_s))
+                index = await self._consensus.add_member(order.member, timeout_s=credentials.timeout_s)
             except AlreadyExists:
                 # Joining again with the same addresses asks for what is so already, as operators' scripts do.
                 if not self._is_member(order.member):
                     raise
-                return _Changed(self._consensus.status().membership_index)
+                index = self._consensus.status().membership_index
+            await self._admitted(order.member.node_id)
+            return _Changed(index)
 
     def _is_member(self, wanted: Member) -> bool:
         places = (wanted.node_id, wanted.cluster_address, wanted.api_address)

@@ -55,8 +55,10 @@ def inspect(data_dir: Path, out: Path | None, style: str) -> None:
       holdfastd recover inspect --data-dir /var/lib/holdfast --out node-4.json
     """
     from holdfast.server import recovery
+    from holdfast.server.process import harden
     from holdfast.server.recovery_text import survivor_data, survivor_text
 
+    harden()
     survivor = recovery.inspect(data_dir)
     if out is not None:
         recovery.write_report(out, survivor)
@@ -77,8 +79,10 @@ def plan(data_dirs: tuple[Path, ...], reports: tuple[Path, ...], style: str) -> 
     """
     from holdfast.cluster.raft.recovery import plan as compare
     from holdfast.server import recovery
+    from holdfast.server.process import harden
     from holdfast.server.recovery_text import plan_data, plan_text
 
+    harden()
     made = compare(recovery.gather(data_dirs, reports))
     _show(style, plan_data(made), lambda: plan_text(made))
 
@@ -109,8 +113,10 @@ def apply(
       holdfastd recover apply --data-dir ./node-4/data --data-dir ./node-5/data --confirm production
     """
     from holdfast.server import recovery
+    from holdfast.server.process import harden
     from holdfast.server.recovery_text import plan_text, question, recovered_data, recovered_text
 
+    harden()
     if not data_dirs:
         raise InvalidArgument("name the data folder of the node to recover from: --data-dir DIR", field="data-dir")
     for field, address in (("cluster-address", cluster_address), ("api-address", api_address)):

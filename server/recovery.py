@@ -62,6 +62,12 @@ def opened(data_dir: Path) -> Iterator[Stopped]:
     runs on it, and Corruption when a part of it is damaged."""
     if not (data_dir / "journal").is_dir() or not (data_dir / identity.FILE).is_file():
         raise FailedPrecondition(f"{data_dir} is not the data folder of a node (it lacks journal or {identity.FILE})")
+    owner_uid = data_dir.stat().st_uid
+    if owner_uid != os.geteuid():
+        raise FailedPrecondition(
+            f"{data_dir} belongs to another user (id {owner_uid}), whose node could not use what this would write "
+            f"there. Run this as that user: sudo -u '#{owner_uid}' ..."
+        )
     with ExitStack() as held:
         held.enter_context(DataFolder(data_dir))
         owner = identity.read(data_dir)

@@ -156,7 +156,7 @@ class KeyGiver:
         await self._consensus.read_barrier(timeout_s=BARRIER_TIMEOUT_S)
         if not await self._trusts(receiver):
             raise PermissionDenied(
-                "the node came in by a join token and is not trusted with the root key: unseal it with shares, or "
+                "the node is not trusted with the root key (it came in by a join token): unseal it with shares, or "
                 f"trust it first (holdfast operator raft join-token trust {receiver})"
             )
         self._check()

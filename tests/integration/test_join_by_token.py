@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from support.running import Running, eventually, running_cluster
 
 from holdfast.client import errors
-from holdfast.client.local import LocalNode, free_ports
+from holdfast.client.local import LocalCluster, LocalNode, free_ports
 from holdfast.server import certs, join_token
 from holdfast.server.join_token import JoinToken
 
@@ -100,7 +101,7 @@ def test_a_fourth_node_joins_with_the_token_alone_and_gets_the_data(signing: Run
         with signing.client() as client:
             client.raft.remove_peer("node-4")
         afterwards = Machine(signing, "node-4", tmp_path / "again").join(create(signing))
-        assert (afterwards.returncode, "was used for node-4 before" in afterwards.stderr) == (1, True)
+        assert (afterwards.returncode, "node-4 was a member before" in afterwards.stderr) == (1, True)
     finally:
         machine.node.stop()
 
@@ -168,3 +169,38 @@ def test_only_who_may_makes_tokens(signing: Running) -> None:
         ):
             with pytest.raises(errors.Unauthenticated):
                 call()
+
+
+def ask_peers(node: LocalNode) -> None:
+    config = yaml.safe_load(node.config_file.read_text())
+    config["seal"] = {"on_quorum_return": "peers"}
+    node.config_file.write_text(yaml.safe_dump(config))
+
+
+def test_a_member_that_gives_the_root_key_gives_none_to_a_node_of_a_token_before_people_trust_it(
+    tmp_path: Path,
+) -> None:
+    def prepare(cluster: LocalCluster) -> None:
+        for node in cluster.nodes:
+            ask_peers(node)
+
+    with running_cluster(1, prepare) as running:
+        founder = running.cluster.nodes[0]
+        folder = running.cluster.certs_dir
+        done = holdfast(running, "operator", "pki", "import-ca", f"-cert={folder}/ca.crt", f"-key={folder}/ca.key")
+        assert done.returncode == 0, done.stderr
+        machine = Machine(running, "node-2", tmp_path)
+        joined = machine.join(create(running), f"-metrics-bind={machine.node.metrics_address}")
+        assert joined.returncode == 0, joined.stderr
+        ask_peers(machine.node)
+        machine.node.start()
+        try:
+            eventually(lambda: "root_key_not_handed_over" in founder.log_tail(50), "the founder refuses")
+            assert "root_key_handed_over" not in founder.log_tail(1000)
+            with running.client(machine.node.api_address) as client:
+                assert client.sys.seal_status().sealed
+                trust = holdfast(running, "operator", "raft", "join-token", "trust", "node-2")
+                assert trust.returncode == 0, trust.stderr
+                eventually(lambda: not client.sys.seal_status().sealed, "trusted, it is handed the key")
+        finally:
+            machine.node.stop()

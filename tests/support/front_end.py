@@ -145,9 +145,10 @@ class FrontEndNode:
         )
         self.kv = KvService(self.front_end, self.core.handle, consensus)
         self.logical = LogicalService(self.front_end, self.core.handle)
+        self.admitted: list[str] = []
         self.raft = RaftService(
             self.front_end, consensus=consensus, calls=self.port, authorize=self.core.authorize,
-            on_fatal=self.fatal.append,
+            admitted=self.admit, on_fatal=self.fatal.append,
         )  # fmt: skip
         self.sealing = Sealing(
             SealSettings(), node_id=consensus.node_id, seal=self.seal, consensus=consensus, calls=self.port,
@@ -185,6 +186,9 @@ class FrontEndNode:
         self.keys = KeysService(self.front_end, self.operations)
         self.token = ""
         self.shares: tuple[str, ...] = ()
+
+    async def admit(self, node_id: str) -> None:
+        self.admitted.append(node_id)
 
     def health(self) -> HealthReport:
         state = state_of(self.consensus, initialized=self.seal.initialized, sealed=self.seal.sealed)

@@ -30,10 +30,13 @@ from holdfast.proto.errors import (
 )
 from holdfast.server import join_client, join_token
 from holdfast.server.certs import create_ca
+from holdfast.server.config import ApiConfig, ClusterConfig, NodeConfig, TlsFiles
 from holdfast.server.join_engine import TOKENS_MAX, Place, join_mounts
 from holdfast.server.join_records import StoredNode, StoredToken, decode
 from holdfast.server.join_service import FAILURES_PER_ADDRESS, FAILURES_TOGETHER, UNDER_WAY_MAX, WINDOW_S, Attempts
 from holdfast.server.join_token import JoinToken
+from holdfast.server.joining import Joining
+from holdfast.storage.transaction import Transaction
 
 NOW = datetime.fromtimestamp(1_800_000_000, UTC)
 MEMBERS = [Member(node_id="node-1", cluster_address="n1.example.org:8201", api_address="n1.example.org:8200")]
@@ -347,3 +350,41 @@ def test_a_machine_with_files_of_an_earlier_node_asks_nobody(tmp_path: Path) -> 
     with pytest.raises(HoldfastError, match="nothing that speaks TLS answers"):
         join_client.join(token, wanted, say=lambda _text: None)
     assert not list(tmp_path.glob("*.key"))
+
+
+class Trust:
+    """What a node remembers of who may have the keys, on a cluster of one."""
+
+    def __init__(self, joins: Joins, node: CoreNode) -> None:
+        tls = TlsFiles(cert_file=str(joins.ca.cert_file), key_file="", ca_file=str(joins.ca.cert_file))
+        config = NodeConfig(
+            node_id="node-1", data_dir="", api=ApiConfig(bind="", tls=tls), cluster=ClusterConfig(bind="", tls=tls)
+        )
+        node.consensus.members = {member.node_id: member for member in MEMBERS}
+        self.node = node
+        self.joining = Joining(
+            config, consensus=node.consensus, barrier=node.open_barrier, wall_clock=lambda: node.time
+        )
+
+
+def test_founders_and_nodes_added_by_hand_are_trusted_with_the_keys_and_nobody_else(joins: Joins) -> None:
+    async def story() -> None:
+        node = await joins.start()
+        trust = Trust(joins, node).joining
+        assert not await trust.trusts("node-1")
+        txn = Transaction(node.consensus, node.barrier)
+        trust.bootstrap(txn)
+        await node.consensus.propose(txn.batch(), timeout_s=1)
+        assert await trust.trusts("node-1")
+        await redeem(node, await create(node))
+        assert not await trust.trusts("node-4")
+        await trust.admitted("node-4")  # joining it once more by hand does not lift what a token said
+        assert not await trust.trusts("node-4")
+        await trust.admitted("node-2")
+        assert await trust.trusts("node-2")
+        await node.ask("update", "sys/join-node/node-4", {"share_keys": True})
+        assert await trust.trusts("node-4")
+        await node.ask("delete", "sys/join-node/node-4")
+        assert not await trust.trusts("node-4"), "without a record nobody is trusted: a lying leader can delete it"
+
+    run(story)

@@ -178,3 +178,14 @@ def test_the_command_asks_for_the_clusters_name_and_refuses_wrong_addresses(tmp_
     done = holdfastd("apply", "--data-dir", folder, "--confirm", "production")
     assert done.returncode == 0, done.stderr
     assert json.loads(holdfastd("inspect", "--data-dir", folder, "--format", "json").stdout)["data"]["recoveries"] == 1
+
+
+def test_another_users_folder_is_refused_before_anything_is_written_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = stopped(tmp_path / "4", "node-4", 1)
+    before = sorted(path.name for path in (folder / "journal").iterdir())
+    monkeypatch.setattr("os.geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(FailedPrecondition, match="belongs to another user"):
+        recovery.inspect(folder)
+    assert sorted(path.name for path in (folder / "journal").iterdir()) == before
