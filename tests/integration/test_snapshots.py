@@ -1,82 +1,23 @@
 """Real nodes whose log is trimmed while a member is away: it returns by a snapshot, a node joins late by one, and a
 receiver that is killed in the middle of it starts again."""
 
-import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import yaml
 from support.running import Running, Writer, assert_nothing_lost, eventually, running_cluster
+from support.trimmed import away_until_trimmed, events, prepare, with_small_tail
 
 from holdfast.client import ClientConfig
-from holdfast.client.local import LocalCluster, LocalNode, free_ports
+from holdfast.client.local import LocalNode, free_ports
 
-LOG_TAIL = 100
 WRITES = 3200
-WRITERS = 8
-
-
-def with_small_tail(node: LocalNode) -> None:
-    config = yaml.safe_load(node.config_file.read_text())
-    config["raft"] = {"log_tail": LOG_TAIL}
-    node.config_file.write_text(yaml.safe_dump(config))
-
-
-def prepare(cluster: LocalCluster) -> None:
-    for node in cluster.nodes:
-        with_small_tail(node)
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     with running_cluster(prepare=prepare) as cluster:
         yield cluster
-
-
-def write_many(running: Running, count: int, *, name: str, size: int = 20) -> None:
-    """Small writes, from several clients at once."""
-
-    def write(writer: int) -> None:
-        with running.client() as client:
-            for n in range(writer, count, WRITERS):
-                client.kv.put(f"{name}/{n % 400}", {"n": n, "fill": "x" * size})
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(write, range(WRITERS)))
-
-
-def events(node: LocalNode, event: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in node.log_file.read_text().splitlines()]
-    return [line for line in lines if line["event"] == event]
-
-
-def trimmed_beyond(running: Running, index: int) -> bool:
-    leader = running.cluster.wait_serving()
-    return any(int(str(line["first_index"])) > index + 1 for line in events(leader, "log_trimmed"))
-
-
-def last_index(running: Running, node: LocalNode) -> int:
-    with running.client() as client:
-        peers = client.raft.list_peers().peers
-    return next(peer.match_index for peer in peers if peer.node_id == node.node_id)
-
-
-def away_until_trimmed(running: Running, name: str, *, size: int = 20) -> LocalNode:
-    """Kill a follower, and write until the others have trimmed what it misses."""
-    leader = running.cluster.wait_serving()
-    away = next(node for node in running.cluster.nodes if node is not leader and node.running)
-    index = last_index(running, away)
-    away.kill()
-    write_many(running, WRITES, name=name, size=size)
-
-    def trimmed() -> bool:
-        write_many(running, 40, name="more")
-        return trimmed_beyond(running, index)
-
-    eventually(trimmed, "the log is trimmed although a member is away")
-    return away
 
 
 def reads_everything(running: Running, node: LocalNode, name: str) -> None:
@@ -87,7 +28,7 @@ def reads_everything(running: Running, node: LocalNode, name: str) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_node_that_was_away_for_3000_writes_returns_by_a_snapshot(running: Running) -> None:
-    away = away_until_trimmed(running, "first")
+    away = away_until_trimmed(running, "first", writes=WRITES)
     before = len(events(away, "snapshot_installed"))
     running.restart([away])
     eventually(lambda: len(events(away, "snapshot_installed")) > before, "the snapshot is installed")
@@ -119,7 +60,7 @@ def test_a_fourth_node_joins_after_the_log_was_trimmed(running: Running) -> None
 
 @pytest.mark.timeout(600)
 def test_a_receiver_killed_in_the_middle_is_served_again_and_nothing_is_lost(running: Running) -> None:
-    away = away_until_trimmed(running, "second", size=6000)
+    away = away_until_trimmed(running, "second", writes=WRITES, size=6000)
     config = ClientConfig(
         addresses=[node.api_address for node in running.cluster.nodes if node is not away],
         ca_file=running.cluster.ca_file, token=running.token, timeout_s=60,
