@@ -34,7 +34,7 @@ from holdfast.core.policy.rules import Capability
 from holdfast.core.policy.store import StoredPolicies
 from holdfast.core.request import DATA_BYTES_MAX, Consistency, Operation, Request, Response
 from holdfast.core.router import Route, Router, SystemMount
-from holdfast.core.system import SYSTEM_MOUNTS
+from holdfast.core.system import system_mounts
 from holdfast.core.tokens import Known, TokenEntry
 from holdfast.proto.errors import (
     AuditFailed,
@@ -91,7 +91,7 @@ class Core:
         self._consensus = consensus
         self._barrier = barrier
         policies = StoredPolicies()
-        self._router = Router(engines, [*SYSTEM_MOUNTS, *policy_mounts(policies), *system])
+        self._router = Router(engines, [*system_mounts(engines), *policy_mounts(policies), *system])
         self._forwarder = forwarder
         self._audit = audit
         self._wall_clock = wall_clock

@@ -15,7 +15,9 @@ import msgspec
 from holdfast.proto.errors import Corruption, NotFound
 from holdfast.storage.decoding import MALFORMED
 
-MOUNTS_PATH = "shared/core/mounts"
+CORE_PREFIX, MOUNTS_NAME = "shared/core", "mounts"
+
+MOUNTS_PATH = f"{CORE_PREFIX}/{MOUNTS_NAME}"
 
 _FORMAT = 1
 
@@ -38,13 +40,15 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     mounts: dict[str, Mount]
+    dropping: tuple[str, ...] = ()
 
 
 class MountTable:
-    """Mounts by path; a path ends in "/"."""
+    """Mounts by path; a path ends in "/". dropping: where records of disabled mounts are that are not removed yet."""
 
-    def __init__(self, mounts: Mapping[str, Mount]) -> None:
+    def __init__(self, mounts: Mapping[str, Mount], dropping: Sequence[str] = ()) -> None:
         self._mounts = dict(mounts)
+        self.dropping = tuple(dropping)
         self._by_segments = {tuple(path.removesuffix("/").split("/")): path for path in self._mounts}
 
     @property
@@ -64,7 +68,7 @@ class MountTable:
 
     def encode(self) -> bytes:
         """The stored form."""
-        return msgspec.msgpack.encode(_Table(format=_FORMAT, mounts=self._mounts))
+        return msgspec.msgpack.encode(_Table(format=_FORMAT, mounts=self._mounts, dropping=self.dropping))
 
     @classmethod
     def decode(cls, record: bytes) -> MountTable:
@@ -75,7 +79,7 @@ class MountTable:
             raise Corruption("the mount table's record does not parse: restore this node from its peers") from None
         if table.format != _FORMAT:
             raise Corruption(f"the mount table has format {table.format}, this build reads {_FORMAT}: upgrade the node")
-        return cls(table.mounts)
+        return cls(table.mounts, table.dropping)
 
     def __repr__(self) -> str:
         return f"<MountTable of {len(self._mounts)}>"

@@ -33,6 +33,7 @@ from holdfast.cluster.snapshot.saving import SnapshotMaker
 from holdfast.cluster.snapshot.spool import Spool
 from holdfast.core.audit.engine import audit_mounts
 from holdfast.core.core import Core
+from holdfast.core.housekeeping import Housekeeper
 from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
 from holdfast.proto.errors import Fatal, HoldfastError, Uninitialized
@@ -167,6 +168,13 @@ class Node:
             random_bytes=sources.random_bytes,
             wall_clock=sources.wall_clock,
             cluster_name=config.cluster_name,
+            on_fatal=self._on_fatal,
+        )
+        self._housekeeper = Housekeeper(
+            self._consensus,
+            barrier=self._barrier,
+            clock=sources.monotonic,
+            wall_clock=sources.wall_clock,
             on_fatal=self._on_fatal,
         )
         self._auditing = Auditing(
@@ -375,6 +383,7 @@ class Node:
         await self._seal.load()
         self._seal.on_change(self._seal_changed)
         self._sealing.start()
+        self._housekeeper.start()
         self._distribution.start()
         if self._schedule is not None:
             self._schedule.start()
@@ -391,6 +400,7 @@ class Node:
         await self._grpc_health.stop()
         await self._server.stop(DRAIN_TIMEOUT_S)
         await self._hand_over()
+        await self._housekeeper.stop()
         await self._sealing.stop()
         await self._seal.close()
         await self._auditing.stop()
@@ -407,6 +417,7 @@ class Node:
     async def discard(self) -> None:
         """After a start that failed: end what has begun."""
         await self._server.stop(None)
+        await self._housekeeper.stop()
         await self._sealing.stop()
         await self._seal.close()
         await self._auditing.stop()

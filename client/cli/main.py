@@ -20,6 +20,7 @@ from holdfast.client.cli.login import login
 from holdfast.client.cli.operator import operator
 from holdfast.client.cli.output import Format
 from holdfast.client.cli.policy import policy
+from holdfast.client.cli.secrets import secrets
 from holdfast.client.cli.server import server
 from holdfast.client.cli.status import status
 from holdfast.client.cli.token import token
@@ -63,6 +64,7 @@ for _command in (
     operator,
     audit,
     policy,
+    secrets,
     token,
     server,
     completion,

@@ -118,3 +118,11 @@ class Engine(Protocol):
     def paths(self) -> Sequence[PathSpec]:
         """All paths; the first whose pattern matches serves the request."""
         ...
+
+
+class TakesOptions(Protocol):
+    """An engine whose mounts have options. One that is not of this form takes none."""
+
+    def check_options(self, options: Mapping[str, str]) -> None:
+        """Raise InvalidArgument, with the field "options", for options that the engine does not take."""
+        ...

@@ -9,7 +9,7 @@ context's: a handler may run again after a conflict.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from holdfast.engines.kv.fields import LIST_LIMIT_MAX, check_cas, secret_data, s
 from holdfast.engines.kv.merge import merge_patch, subkeys
 from holdfast.engines.kv.responses import secret_metadata, version_metadata
 from holdfast.engines.kv.secret import Secret
-from holdfast.proto.errors import Corruption, NotFound
+from holdfast.proto.errors import Corruption, InvalidArgument, NotFound
 
 SECRET_ID_BYTES = 16
 
@@ -38,6 +38,13 @@ class KvEngine:
     def paths(self) -> Sequence[PathSpec]:
         """See Engine."""
         return _PATHS
+
+    def check_options(self, options: Mapping[str, str]) -> None:
+        """Raise InvalidArgument for options of a mount that this engine does not take."""
+        if not options.keys() <= {"version"}:
+            raise InvalidArgument("the engine kv takes one option: version", field="options")
+        if options.get("version", "2") != "2":
+            raise InvalidArgument('version must be "2": this version has no unversioned secrets', field="options")
 
 
 async def read_data(ctx: HandlerContext, view: StorageView) -> Response:

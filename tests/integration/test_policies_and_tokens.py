@@ -107,3 +107,19 @@ def test_a_token_with_uses_is_used_exactly_as_often_over_all_nodes(running: Runn
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(read, range(24))) == 7
+
+
+def test_an_engine_is_enabled_moved_and_disabled_and_leaves_nothing(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Holdfast(running, capsys)
+    root("secrets", "enable", "-path=team/web", "kv-v2")
+    root("kv", "put", "-mount=team/web", "a/1", "value=x")
+    with running.client() as client:
+        for number in range(2, 300):
+            client.logical.write(f"team/web/data/a/{number}", {"data": {"n": number}})
+    root("secrets", "move", "team/web", "team/shop")
+    assert root("kv", "get", "-mount=team/shop", "-field=value", "a/1") == "x"
+    root("secrets", "disable", "-yes", "team/shop")
+    root("kv", "get", "-mount=team/shop", "a/1", code=2)
+    assert "team/shop/" not in root.json("secrets", "list")

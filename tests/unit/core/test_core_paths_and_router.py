@@ -10,7 +10,7 @@ from holdfast.core.paths import Pattern, split
 from holdfast.core.plugin import HandlerContext, Operation, OperationSpec, PathSpec, Response, StorageView
 from holdfast.core.request import PATH_BYTES_MAX, Request
 from holdfast.core.router import Router
-from holdfast.core.system import SYSTEM_MOUNTS
+from holdfast.core.system import system_mounts
 from holdfast.proto.errors import Corruption, InvalidArgument, NotFound, Unimplemented
 
 
@@ -118,7 +118,7 @@ class Probe:
 
 
 def route(operation: str, path: str, data: dict[str, Any] | None = None) -> Any:
-    router = Router({"probe": Probe()}, SYSTEM_MOUNTS)
+    router = Router({"probe": Probe()}, system_mounts({}))
     table = MountTable({"p/": mount("1"), "q/r/": mount("2", "unknown"), "sys/x/": mount("3")})
     return router.route(table, Request(operation=Operation(operation), path=path, data=data or {}))
 
