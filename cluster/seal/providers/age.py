@@ -66,9 +66,7 @@ def _pyrage() -> Any:
     try:
         import pyrage
     except ImportError:
-        raise ProviderError(
-            Health.MISCONFIGURED, "this node lacks pyrage: pip install 'holdfast[age]' and restart it"
-        ) from None
+        raise ProviderError(Health.MISCONFIGURED, "this node lacks pyrage: pip install 'holdfast[age]'") from None
     return pyrage
 
 

@@ -54,9 +54,7 @@ class AwsKmsProvider:
             from botocore import exceptions
             from botocore.config import Config
         except ImportError:
-            raise ProviderError(
-                Health.MISCONFIGURED, "this node lacks boto3: pip install 'holdfast[aws]' and restart it"
-            ) from None
+            raise ProviderError(Health.MISCONFIGURED, "this node lacks boto3: pip install 'holdfast[aws]'") from None
         try:
             session = boto3.session.Session(profile_name=self._profile or None)
             client = session.client(

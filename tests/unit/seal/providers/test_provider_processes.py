@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pyrage
 import pytest
+import uvloop
 from support.providers import KEY, binding_of
 
 from holdfast.cluster.seal.providers.contract import Health, ProviderError
@@ -179,3 +180,27 @@ def test_whatever_a_library_raises_is_a_failure_without_its_text(identity: Path)
     assert "Order" in repr(order_of(identity))
     assert repr(KEY) not in repr(order_of(identity))
     assert repr(KEY) not in repr(Answer(data=KEY))
+
+
+@pytest.mark.parametrize("hangs_first", [True, False])
+def test_a_process_that_hangs_holds_up_no_other_one_that_was_started_with_it(
+    worker: Callable[..., ProviderProcesses], identity: Path, tmp_path: Path, hangs_first: bool
+) -> None:
+    program = """
+import msgspec, os, pathlib, sys, time
+if msgspec.msgpack.decode(sys.stdin.buffer.read())["name"] == "hangs":
+    time.sleep(600)
+sys.stdout.buffer.write(bytes.fromhex("81a464617461c40178"))
+"""
+
+    async def story() -> None:
+        processes = worker(program)
+        names = ["hangs", "answers"] if hangs_first else ["answers", "hangs"]
+        tasks = {name: asyncio.create_task(processes.run(order_of(identity, name=name))) for name in names}
+        assert await asyncio.wait_for(asyncio.shield(tasks["answers"]), 30) == b"x"
+        assert not tasks["hangs"].done()
+        tasks["hangs"].cancel()
+        await asyncio.wait(tasks.values())
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as a node's
+        runner.run(asyncio.wait_for(story(), 120))

@@ -12,6 +12,7 @@ from support.seal_rig import stream
 from holdfast.cluster.seal.providers import envelope, records
 from holdfast.cluster.seal.providers.contract import Binding, Health, ProviderError
 from holdfast.cluster.seal.providers.records import ProviderList, ProviderRecord
+from holdfast.cluster.seal.providers.urls import check_endpoint
 from holdfast.proto.errors import Corruption
 
 WRAPPING_KEY = bytes(range(32, 64))
@@ -107,3 +108,52 @@ def test_a_damaged_record_is_corruption(broken: bytes) -> None:
 def test_noise_is_corruption_or_an_empty_list(noise: bytes) -> None:
     with contextlib.suppress(Corruption):
         assert records.decode(b"\x01" + noise).providers == ()
+
+
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True)
+RECORDS = st.builds(
+    ProviderRecord,
+    name=NAMES,
+    type=st.text(max_size=10),
+    priority=st.integers(1, records.PRIORITY_MAX),
+    parameters=st.dictionaries(st.text(max_size=10), st.text(max_size=20), max_size=3),
+    wrap=st.binary(max_size=100),
+    enrolled_ms=st.integers(0, 2**53),
+    enrolled_by=st.text(max_size=10),
+)
+
+
+@given(st.lists(RECORDS, max_size=records.PROVIDERS_MAX, unique_by=lambda each: each.name))
+def test_every_list_comes_back_as_it_was(given_records: list[ProviderRecord]) -> None:
+    providers = ProviderList()
+    for each in given_records:
+        providers = providers.with_added(each)
+    assert records.decode(records.encode(providers)) == providers
+    order = [(each.priority, each.name) for each in providers.providers]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("https://vault.example.org", True),
+        ("https://[::1]:8200/", True),
+        ("http://127.0.0.1:5000", True),
+        ("http://[::1]:5000", True),
+        ("http://localhost", False),
+        ("http://10.0.0.1", False),
+        ("https://", False),
+        ("https://h:0", False),
+        ("https://h:99999", False),
+        ("https://h?x=1", False),
+        ("ftp://h", False),
+        ("h:8200", False),
+    ],
+)
+def test_an_endpoint_is_https_or_on_this_machine(text: str, good: bool) -> None:
+    try:
+        check_endpoint(text)
+    except ValueError:
+        assert not good
+    else:
+        assert good
