@@ -126,6 +126,9 @@ class SnapshotSchedule:
                 return
             except HoldfastError as error:
                 self._failed(error)
+            except Exception:  # noqa: BLE001 - whatever it is, the next one is tried
+                _log.exception("unexpected exception in the schedule of snapshots")
+                self._failed(Unavailable("the schedule met something that was not foreseen: see the log"))
 
     async def _due(self) -> bool:
         now_s = self._wall_clock()

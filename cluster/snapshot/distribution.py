@@ -24,7 +24,7 @@ from holdfast.cluster.raft.restoring import fill
 from holdfast.cluster.snapshot.saving import Pacer
 from holdfast.cluster.snapshot.spool import Spool
 from holdfast.proto.errors import Fatal, HoldfastError, InvalidArgument, NotFound, StorageFailed, Unavailable
-from holdfast.proto.snapshot_file import SnapshotReader
+from holdfast.proto.snapshot_file import SnapshotDamaged, SnapshotReader
 from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.home import Reception
 
@@ -178,6 +178,9 @@ class Distribution:
         content = self._raft.stage_content()
         try:
             reader = await self._fill(content, sha256)
+        except SnapshotDamaged:  # since it was verified: another member's may be whole
+            await self.work(lambda: self.spool.remove(sha256))
+            raise
         except StorageFailed as error:  # of the store that is being made, not of the state
             raise Unavailable(f"the snapshot could not be unpacked here: {error.message}") from error
         self._raft.prepare_content(sha256, content)
@@ -245,7 +248,10 @@ class Distribution:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            await self.sweep()
+            try:
+                await self.sweep()
+            except OSError as error:
+                _log.warning("snapshot_files_not_removed", problem=error.strerror)
 
     async def sweep(self, *, age_s_min: float = AGE_S_MIN) -> None:
         """Remove the files that nobody needs. A member that does not answer may need any."""
@@ -273,6 +279,8 @@ class Distribution:
                 await work
             except Fatal as error:
                 self._on_fatal(error)
+            except Unavailable as error:
+                _log.info("snapshot_distribution_ended", message=error.message)  # the node stops
 
         task = asyncio.get_running_loop().create_task(run(), name="snapshot distribution")
         self._tasks.add(task)

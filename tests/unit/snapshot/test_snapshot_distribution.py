@@ -156,6 +156,20 @@ def test_a_file_that_is_damaged_or_another_one_is_not_kept(tmp_path: Path) -> No
     run(tmp_path, story)
 
 
+def test_a_file_that_was_damaged_since_it_came_is_fetched_again(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        damaged = bytearray(FILE)
+        damaged[300_000] ^= 1
+        cluster.give("a", bytes(damaged))
+        cluster.give("b")
+        with pytest.raises(InvalidArgument):
+            await cluster.nodes["a"].prepare(SHA256, ["b"])
+        await cluster.nodes["a"].prepare(SHA256, ["b"])
+        assert cluster.contents["a"].content_prepared(SHA256)
+
+    run(tmp_path, story)
+
+
 def test_a_disk_without_room_refuses_and_the_node_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(cluster: Cluster) -> None:
         cluster.give("b")
