@@ -169,6 +169,45 @@ def test_a_node_that_was_away_fetches_the_snapshot_when_it_is_back(running: Runn
     all_equal(running)
 
 
+@pytest.mark.timeout(300)
+def test_writes_that_begin_after_a_restore_under_load_are_never_lost(running: Running, tmp_path: Path) -> None:
+    fill(running, 20)
+    file = saved(running, tmp_path / "twenty.hfsnap")
+    stopped = threading.Event()
+    acknowledged: list[tuple[float, str]] = []
+
+    def write(writer: int) -> None:
+        with running.client(timeout_s=30) as client:
+            n = 0
+            while not stopped.is_set():
+                began, path = time.monotonic(), f"during/{writer}-{n}"
+                n += 1
+                try:
+                    client.kv.put(path, {"n": n})
+                except errors.HoldfastError:
+                    continue
+                acknowledged.append((began, path))
+
+    writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in writers:
+        thread.start()
+    eventually(lambda: len(acknowledged) > 50, "writes are acknowledged")
+    before = [path for _, path in list(acknowledged)]
+    with running.client() as client:
+        client.snapshots.restore(file)
+        restored = time.monotonic()
+        eventually(lambda: sum(began > restored for began, _ in list(acknowledged)) > 50, "writes go on")
+        stopped.set()
+        for thread in writers:
+            thread.join(60)
+        kept = {f"during/{name}" for name in client.kv.list("during")}
+        assert not kept & set(before), "what was written before is gone"
+        assert {path for began, path in acknowledged if began > restored} <= kept
+    assert all(node.running for node in running.cluster.nodes)
+    is_everywhere(running, 20)
+    all_equal(running)
+
+
 @pytest.mark.timeout(600)
 def test_a_snapshot_of_another_cluster_needs_force_and_brings_its_own_shares(running: Running, tmp_path: Path) -> None:
     file = tmp_path / "foreign.hfsnap"
