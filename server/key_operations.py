@@ -5,6 +5,7 @@ Orders and results hold shares and tokens on their way between nodes (mutual TLS
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -119,7 +120,8 @@ class KeyState(msgspec.Struct, frozen=True):
 
 class KeyOperations:
     """Each attribute is a call that is carried out on the leader. witness: as `authorize`, for what needs no token.
-    make_token: stores a root token. recover: None where there are no unseal providers. clock: monotonic seconds;
+    make_token: stores a root token. recover: None where there are no unseal providers. event: takes
+    the name and the members of an audit event. clock: monotonic seconds;
     wall_clock: Unix time in seconds."""
 
     def __init__(
@@ -132,6 +134,7 @@ class KeyOperations:
         witness: Authorize,
         make_token: MakeToken,
         recover: Recover | None = None,
+        event: Callable[..., None],
         random_bytes: Callable[[int], bytes],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -142,6 +145,7 @@ class KeyOperations:
         self._authorize = authorize
         self._witness = witness
         self._recover = recover
+        self._event = event
         self._random_bytes = random_bytes
         self._clock = clock
         self._wall_clock = wall_clock
@@ -190,15 +194,20 @@ class KeyOperations:
         return await self._rekey.status()
 
     async def _rekey_update(self, order: ShareOrder, forwarded_by: str) -> RekeyStep:
+        answer_by = _answer_by(order.credentials)
         async with self._without_token(order.credentials, REKEY_SHARE_PATH, forwarded_by, {"nonce": order.nonce}):
-            wait_s = order.credentials.timeout_s * ANSWER_SHARE
-            step = await self._rekey.give(order.nonce, order.share, wait_s=wait_s)
+            step = await self._rekey.give(order.nonce, order.share, answer_by=answer_by)
+            if isinstance(step, NewShares):
+                self._event("rekey_shares_made", set_id=step.set_id, in_force=step.in_force)
         return RekeyStep(made=step) if isinstance(step, NewShares) else RekeyStep(status=step)
 
     async def _rekey_verify(self, order: ShareOrder, forwarded_by: str) -> RekeyStatus:
         facts = {"nonce": order.nonce, "verification": True}
         async with self._without_token(order.credentials, REKEY_SHARE_PATH, forwarded_by, facts):
-            return await self._rekey.verify(order.nonce, order.share)
+            status = await self._rekey.verify(order.nonce, order.share)
+            if status.complete:
+                self._event("rekey_complete", set_id=status.set_id)
+            return status
 
     async def _rekey_cancel(self, order: CancelOrder, forwarded_by: str) -> RekeyStatus:
         facts = {"cancel": True, "verification": order.verification}
@@ -207,12 +216,14 @@ class KeyOperations:
 
     async def _rekey_recover(self, order: RecoverOrder, forwarded_by: str) -> NewShares:
         facts = {"nonce": order.nonce, "provider": order.provider}
+        answer_by = _answer_by(order.credentials)
         async with self._with_sudo(order.credentials, REKEY_RECOVER_PATH, forwarded_by, facts):
             if self._recover is None:
                 raise Unimplemented("this node has no unseal provider that could open the root key")
             root_key = await self._recover(order.provider)
-            wait_s = order.credentials.timeout_s * ANSWER_SHARE
-            return await self._rekey.recover(order.nonce, root_key, wait_s=wait_s)
+            made = await self._rekey.recover(order.nonce, root_key, answer_by=answer_by)
+            self._event("rekey_shares_made", set_id=made.set_id, in_force=made.in_force, provider=order.provider)
+            return made
 
     # --- a root token
 
@@ -228,7 +239,10 @@ class KeyOperations:
 
     async def _root_update(self, order: ShareOrder, forwarded_by: str) -> RootStatus:
         async with self._without_token(order.credentials, ROOT_SHARE_PATH, forwarded_by, {"nonce": order.nonce}):
-            return await self._root.give(order.nonce, order.share)
+            status = await self._root.give(order.nonce, order.share)
+            if status.complete:
+                self._event("root_token_generated")
+            return status
 
     async def _root_cancel(self, order: PlainOrder, forwarded_by: str) -> RootStatus:
         async with self._without_token(order.credentials, ROOT_PATH, forwarded_by, {"cancel": True}):
@@ -238,12 +252,13 @@ class KeyOperations:
 
     async def _rotate(self, order: PlainOrder, forwarded_by: str) -> KeyState:
         async with self._with_sudo(order.credentials, ROTATE_PATH, forwarded_by, {}):
-            await rotation.rotate(
+            made = await rotation.rotate(
                 self._consensus,
                 self._seal,
                 random_bytes=self._random_bytes,
                 now_ms=int(self._wall_clock() * 1000),
             )
+            self._event("keyring_rotated", term=made.term, why="command")
             return await self._key_state()
 
     async def _key_status(self, order: PlainOrder, forwarded_by: str) -> KeyState:
@@ -318,6 +333,10 @@ class KeyOperations:
 
     def __repr__(self) -> str:
         return "<KeyOperations>"
+
+
+def _answer_by(credentials: Credentials) -> float:
+    return asyncio.get_running_loop().time() + credentials.timeout_s * ANSWER_SHARE
 
 
 def checked_share(share: str, chars_max: int) -> str:

@@ -329,6 +329,7 @@ class Node:
                     witness=self._core.witness,
                     make_token=self._core.create_root_token,
                     recover=self._sealing.recover_root_key,
+                    event=self._auditing.event,
                     random_bytes=sources.random_bytes,
                     clock=sources.monotonic,
                     wall_clock=sources.wall_clock,

@@ -138,7 +138,7 @@ class CeremonyStore(Generic[R]):
             batch,
             in_effect=in_effect,
             news_of=news_of,
-            wait_s=min(self._wait_s, wait_s or self._wait_s),
+            wait_s=self._wait_s if wait_s is None else min(self._wait_s, wait_s),
         )
         if done:
             await self._seal.refresh()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
+import structlog
 
 from holdfast.cluster.raft.consensus import Consensus, Role
 from holdfast.cluster.seal import key_policy, reencryption, rotation
@@ -15,6 +16,8 @@ from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.usage import BLOCK, EncryptionCount
 from holdfast.proto.errors import Fatal, HoldfastError
 from holdfast.storage.transaction import Transaction
+
+_log = structlog.stdlib.get_logger(__name__)
 
 IDLE_S = 1.0
 """How long to wait when there is nothing to do."""
@@ -102,16 +105,20 @@ class KeyKeeper:
         return "age" if policy.interval_s and shown.installed_ms and age_ms > policy.interval_s * 1000 else ""
 
     async def _run(self) -> None:
-        pause_s = IDLE_S
+        pause_s, told = IDLE_S, ""
         while True:
             await asyncio.sleep(pause_s)
             try:
                 pause_s = await self.step()
+                told = ""
             except Fatal as error:
                 self._on_fatal(error)
                 return
-            except HoldfastError:
+            except HoldfastError as error:
                 pause_s = IDLE_S  # sealed, deposed, overloaded: whoever leads then goes on
+                if error.reason != told:
+                    _log.warning("key_keeper_hindered", reason=error.reason, message=error.message)
+                told = error.reason
 
     def _now_ms(self) -> int:
         return int(self._wall_clock() * 1000)

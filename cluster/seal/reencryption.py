@@ -102,6 +102,8 @@ class Reencryption:
         transaction = Transaction(self._consensus, barrier)
         at = await load(transaction)
         active = barrier.keyring.active_term
+        if not policy.reencrypt and (at is None or not at.finished_ms):
+            return None
         if at is None or at.target < active:
             if not policy.reencrypt or len(barrier.keyring.terms) == 1:
                 return None

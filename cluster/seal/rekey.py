@@ -35,7 +35,7 @@ from holdfast.cluster.seal.records import SealConfig, decode_config, encode_conf
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.share_set import make_share_set
 from holdfast.cluster.seal.shares import Shares
-from holdfast.proto.errors import Conflict, Corruption, FailedPrecondition, OutcomeUnknown
+from holdfast.proto.errors import Conflict, Corruption, FailedPrecondition, OutcomeUnknown, Unavailable
 
 PATH = "cluster/ceremony/rekey"
 
@@ -139,9 +139,9 @@ class Rekey:
             view.record = record
             return self._status(view)
 
-    async def give(self, nonce: str, text: str, *, wait_s: float | None = None) -> RekeyStatus | NewShares:
-        """Give one of the shares in force. The one that reaches the threshold gets the new shares. wait_s: how long to
-        go on asking whether they are in force, so that an answer that brings the shares can still be in time.
+    async def give(self, nonce: str, text: str, *, answer_by: float | None = None) -> RekeyStatus | NewShares:
+        """Give one of the shares in force. The one that reaches the threshold gets the new shares. answer_by: when to
+        stop asking whether they are in force (time of the event loop), so that the answer that brings them is in time.
 
         Raises InvalidArgument (nonce), ShareRejected, FailedPrecondition; NotLeader, NoLeader, Overloaded or Conflict
         when the new shares were not made: all shares are to be given again."""
@@ -158,7 +158,7 @@ class Rekey:
             share_key = self._current.give(record.nonce, view.config, text)
             if share_key is None:
                 return self._status(view)
-            return await self._make(view, view.config.unwrap(share_key), wait_s)
+            return await self._make(view, view.config.unwrap(share_key), answer_by)
 
     async def verify(self, nonce: str, text: str) -> RekeyStatus:
         """Give one of the new shares. The one that reaches the new threshold puts them in force. Raises as `give`;
@@ -202,7 +202,7 @@ class Rekey:
             self._new.forget()
             return self._status(view)
 
-    async def recover(self, nonce: str, root_key: bytes, *, wait_s: float | None = None) -> NewShares:
+    async def recover(self, nonce: str, root_key: bytes, *, answer_by: float | None = None) -> NewShares:
         """Make the new shares of the ceremony under way without any of the current ones, for whoever came by the root
         key in another way. Raises FailedPrecondition when the key is not the one that this node holds."""
         async with self._one_by_one:
@@ -213,9 +213,9 @@ class Rekey:
                 raise FailedPrecondition("new shares wait for verification: verify them, or cancel the rekey")
             if not self._holds(root_key):
                 raise FailedPrecondition("what was recovered is not this cluster's root key: nothing was made")
-            return await self._make(view, root_key, wait_s)
+            return await self._make(view, root_key, answer_by)
 
-    async def _make(self, view: CeremonyView[RekeyRecord], root_key: bytes, wait_s: float | None) -> NewShares:
+    async def _make(self, view: CeremonyView[RekeyRecord], root_key: bytes, answer_by: float | None) -> NewShares:
         """New shares over the root key, in force or pending, and certainly so."""
         record = _under_way(view)
         config, made = make_share_set(
@@ -238,6 +238,9 @@ class Rekey:
                 self._store.put(view, changed)
             else:
                 self._store.delete(view)
+            wait_s = None if answer_by is None else answer_by - asyncio.get_running_loop().time()
+            if wait_s is not None and wait_s <= 0:
+                raise Unavailable("there is no time left to answer: nothing was made; give the shares again, faster")
             try:
                 done = await self._store.commit(view, seal=None if pending_nonce else config, wait_s=wait_s)
             except OutcomeUnknown:

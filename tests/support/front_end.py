@@ -170,6 +170,7 @@ class FrontEndNode:
             wall_clock=time.time,
             on_fatal=self.fatal.append,
         )
+        self.events: list[tuple[str, dict[str, Any]]] = []
         self.operations = KeyOperations(
             consensus=consensus,
             calls=self.port,
@@ -178,6 +179,7 @@ class FrontEndNode:
             witness=self.core.witness,
             make_token=self.core.create_root_token,
             recover=self.sealing.recover_root_key,
+            event=lambda name, **facts: self.events.append((name, facts)),
             random_bytes=stream(consensus.node_id + "keys"),
             clock=time.monotonic,
             wall_clock=time.time,

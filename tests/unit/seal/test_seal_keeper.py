@@ -215,6 +215,11 @@ def test_a_policy_that_forbids_it_leaves_old_data_as_it_is() -> None:
         assert await work.step(KeyPolicy(reencrypt=False)) is None
         key = manager.barrier.physical(BOOTSTRAP_PATH)
         assert envelope.term_of(consensus.records[key].value) == 1
+        await work.step(KeyPolicy())
+        await work.step(KeyPolicy(reencrypt=False))  # a pass under way stops too
+        assert envelope.term_of(consensus.records[key].value) == 1
+        await work.step(KeyPolicy())
+        assert envelope.term_of(consensus.records[key].value) == 2
 
     on_an_open_node(scenario)
 

@@ -25,6 +25,7 @@ from holdfast.proto.errors import (
     OutcomeUnknown,
     Sealed,
     ShareRejected,
+    Unavailable,
     Unimplemented,
 )
 from holdfast.storage.transaction import Transaction
@@ -124,6 +125,19 @@ def test_shares_whose_outcome_stays_unknown_are_handed_out_and_said_to_be_so() -
         assert not (await manager.unseal(made.texts[0])).sealed
 
     on_an_open_node(scenario, wait_s=0.6)
+
+
+def test_shares_that_could_not_be_answered_in_time_are_not_made() -> None:
+    async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares, ceremony: Rekey) -> None:
+        began = await ceremony.init(shares=1, threshold=1, verify=False, recipients=None)
+        before = consensus.records[SEAL_KEY]
+        for text in shares.texts[:2]:
+            await ceremony.give(began.nonce, text, answer_by=0.0)
+        with pytest.raises(Unavailable, match="nothing was made"):
+            await ceremony.give(began.nonce, shares.texts[2], answer_by=0.0)
+        assert consensus.records[SEAL_KEY] == before
+
+    on_an_open_node(scenario)
 
 
 def test_one_rekey_at_a_time_and_a_cancelled_one_leaves_nothing() -> None:

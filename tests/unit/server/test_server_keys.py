@@ -47,6 +47,7 @@ def test_a_rekey_through_any_node_ends_with_new_shares_that_unseal_every_node() 
     async def scenario() -> None:
         leader, follower = await two_nodes()
         shares = await rekeyed(leader, via=follower)
+        assert [name for name, _ in leader.events] == ["rekey_shares_made", "rekey_complete"]
         for node in (leader, follower):
             await node.call(node.sys.Seal, sys_pb2.SealRequest())
             with pytest.raises(Refused) as refused:
