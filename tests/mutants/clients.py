@@ -74,6 +74,22 @@ MUTANTS = (
         (scene("paper_8_exactly_once"), unit("statemachine", "the_window_is_kept_inside_a_chunk_too")),
     ),
     Mutant(
+        "cluster_time_stands_still",
+        "no request record ever expires, and the state grows for ever",
+        raft("leadership"),
+        "        return max(self._began_cluster_ms + since_ms, self._journal.last.cluster_time_ms)",
+        "        return self._journal.last.cluster_time_ms",
+        (safety("cluster_time_is_time_spent_leading_and_goes_on_from_the_log"),),
+    ),
+    Mutant(
+        "cluster_time_of_the_leaders_clock",
+        "a new leader's clock makes requests forgotten at once, and a retry takes effect twice",
+        raft("leadership"),
+        "        since_ms = int((now_s - self.began_s) * 1000)",
+        "        since_ms = int(now_s * 1000)",
+        (safety("cluster_time_is_time_spent_leading_and_goes_on_from_the_log"), scene("paper_8_exactly_once")),
+    ),
+    Mutant(
         "conflicted_request_remembered",
         "a write that changed nothing counts as done when it is sent again",
         raft("statemachine"),

@@ -70,6 +70,14 @@ MUTANTS = (
         (scene("fault_b1_matching_entries_stay"),),
     ),
     Mutant(
+        "commit_message_takes_commit_back",
+        "a Commit that comes late makes a node forget what is committed",
+        raft("following"),
+        "            self.commit = max(self.commit, message.index)",
+        "            self.commit = message.index",
+        (scene("fault_b1_matching_entries_stay"),),
+    ),
+    Mutant(
         "match_falls",
         "a late acknowledgement takes back what is known to be replicated",
         raft("progress"),

@@ -1,5 +1,6 @@
 """What a node with a new log may say in elections: it may be founding a cluster, or its disk was replaced."""
 
+from msgspec import structs
 from structlog.testing import capture_logs
 from support.raft_rig import Alone, entries_of, member, members, noop, put
 
@@ -63,6 +64,19 @@ def test_a_founding_node_says_so_and_gives_up_when_a_voter_knows_of_a_commit() -
     node.advance(2.0)
     assert {message.term for message in node.take(PreVote)} == {0}
     assert node.restarted(fresh=True).machine.log.founded
+
+
+def test_a_new_disk_learns_from_a_leader_that_something_was_committed_before_it_has_it() -> None:
+    node = fresh()
+    first = node.machine.log.entry(1)
+    heartbeat = Append(
+        term=3, prev_index=9, prev_term=3, prev_digest=bytes(16), commit=1, stamp=1, trim=0, quorum_age_ms=0
+    )  # fmt: skip
+    node.hear("b", heartbeat)
+    assert not node.machine.log.founded, "the founding entry alone says nothing"
+    node.hear("b", structs.replace(heartbeat, commit=5))
+    assert node.machine.log.founded
+    assert (node.machine.commit, node.machine.log.last_index) == (0, first.index)
 
 
 def test_a_candidate_that_learned_of_a_commit_in_its_pre_vote_no_longer_says_that_it_founds() -> None:

@@ -487,6 +487,25 @@ def test_only_the_current_leader_can_make_a_node_campaign_at_once() -> None:
     assert node.only(Vote, "c").transfer
 
 
+def test_a_learner_does_not_take_leadership_over() -> None:
+    node = Alone()
+    first = node.machine.log.last
+    payload = membership.encode(membership.initial([*members("bc"), member("a", voter=False)]))
+    learner = follow(first, term=1, cluster_time_ms=0, kind=Kind.MEMBERSHIP, payload=payload)
+    node.append([learner], previous=first, term=1)
+    node.hear("b", TimeoutNow(1))
+    assert (node.machine.role, node.machine.term) == (Role.FOLLOWER, 1)
+
+
+def test_a_pre_vote_that_comes_after_a_leader_was_heard_does_not_depose_it() -> None:
+    node = follower_with(2)
+    node.advance(2.0)
+    asked = node.take(PreVote, "c")[-1]
+    node.append([], previous=node.machine.log.last, term=1)
+    node.hear("c", PreVoteReply(1, asked.term, granted=True))
+    assert (node.machine.role, node.machine.term, node.machine.leader_id) == (Role.FOLLOWER, 1, "b")
+
+
 def test_late_foreign_and_repeated_votes_do_not_count() -> None:
     node = Alone("abcde")
     node.advance(2.0)
@@ -706,6 +725,19 @@ def test_preconditions_see_what_earlier_batches_of_the_same_entry_and_chunk_did(
     record = node.machine.machine.get(b"k")
     assert record is not None
     assert (record.value, record.revision) == (b"1", index)
+
+
+def test_cluster_time_is_time_spent_leading_and_goes_on_from_the_log() -> None:
+    """It says for how long a request is remembered. Time without a leader and a node's own clock do not count."""
+    node = follower_with(0)
+    first = node.machine.log.last
+    node.append(entries_of(first, BATCHES[0], term=1, time_ms=90_000), previous=first, term=1)
+    node.advance(5000.0)
+    node.become_leader()
+    assert node.machine.log.last.cluster_time_ms == 90_000
+    node.now_s += 0.25
+    node.propose(BATCHES[1])
+    assert node.machine.log.last.cluster_time_ms == pytest.approx(90_250, abs=1)
 
 
 def test_a_request_takes_effect_once_however_often_it_is_sent() -> None:
