@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,6 +28,9 @@ from holdfast.client.results import InitResult
 
 LOOPBACK = "127.0.0.1"
 MANIFEST = "cluster.json"
+PORTS = range(12_000, 32_000)
+"""Where the ports of local clusters are drawn from."""
+
 READY_S = 30.0
 """How long a new cluster may take to elect a leader and to replicate its keys, in seconds."""
 
@@ -45,12 +49,16 @@ def daemon_command() -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports free on loopback at the time of the call, all different."""
+    """Ports free on loopback at the time of the call, all different. They are below those that systems give to outgoing
+    connections, which could take one before the node does."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((LOOPBACK, 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
+        chosen: list[int] = []
+        while len(chosen) < count:
+            sock = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):  # taken: draw again
+                sock.bind((LOOPBACK, PORTS.start + secrets.randbelow(len(PORTS))))
+                chosen.append(int(sock.getsockname()[1]))
+        return chosen
 
 
 def _run_daemon(*arguments: str) -> None:

@@ -504,7 +504,8 @@ class Node:
     def _seal_changed(self, status: SealStatus) -> None:
         if status.sealed:
             self._core.forget()
-            overwrite_freed_memory_soon()
+            if status.last_seal_reason or status.role is Role.LEADER:  # it held keys, or has just made them
+                overwrite_freed_memory_soon()
             self._auditing.sealed(status.last_seal_reason)
         else:
             self._auditing.event("unsealed")
