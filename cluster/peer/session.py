@@ -22,6 +22,10 @@ from holdfast.cluster.peer.tls import Kind, describe, identity
 _CHUNK_BYTES = 256 * 1024  # what is handed to the transport at a time; more would only wait there
 
 
+OPENING_BYTES_MAX = 2048
+"""The longest opening frame, in bytes."""
+
+
 class Opening(enum.Enum):
     """How the accepting end's first frame begins. The rest of it is the end's lineage, bytes that only consensus
     reads."""
@@ -204,6 +208,8 @@ class Session(asyncio.Protocol):
             self._owner.session_frame(self, payload)
 
     def _open(self, payload: bytes) -> None:
+        if len(payload) > OPENING_BYTES_MAX:
+            raise ValueError("an opening that is too long")
         opening = Opening(payload[:1])  # ValueError: not an opening
         if not self._judge(self.peer, payload[1:]):
             self.abort("other_lineage", "the peer's cluster was recovered apart from this node's")

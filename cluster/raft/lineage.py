@@ -53,8 +53,8 @@ def judge(own: bytes, peer: bytes, *, vouched: bool, has_led_or_heard: bool) -> 
     """Judge a peer by its lineage (DESIGN.md, "A quorum that is lost for good").
 
     vouched: of this node's log. A log that is not vouched for gives no vote and is being filled: it is behind for a
-    while. has_led_or_heard: since this process began, it has led or heard a leader. It then belongs to a membership
-    that is alive, and whoever recovered a survivor was mistaken: that is for people to settle.
+    while. has_led_or_heard: since this process began, it has led, or heard another leader than this peer. It then
+    belongs to a membership that is alive, and whoever recovered a survivor was mistaken: for people to settle.
     """
     match kinship(own, peer):
         case Kinship.SAME | Kinship.BEHIND:

@@ -98,7 +98,7 @@ class RaftNode:
         self._limits = limits or Limits()
         self._eligible = False
         self._has_led = False
-        self._strange_lineages: set[bytes] = set()
+        self._strange_lineage = b""
         self._stopped = False
         self._fatal: Fatal | None = None
         self._tick_scheduled = False
@@ -403,13 +403,13 @@ class RaftNode:
             self.lineage,
             lineage,
             vouched=machine.log.vouched,
-            has_led_or_heard=self._has_led or machine.leader_heard_s > float("-inf"),
+            has_led_or_heard=self._has_led or (machine.leader_heard_s > float("-inf") and machine.leader_id != peer),
         )
         if verdict is Verdict.FOUNDED:
             machine.log.note_founded()
             self._wake()
-        elif verdict is Verdict.REFUSE and lineage not in self._strange_lineages:
-            self._strange_lineages.add(lineage)
+        elif verdict is Verdict.REFUSE and lineage != self._strange_lineage:
+            self._strange_lineage = lineage
             _log.error("cluster_recovered_apart", peer=peer, advice=_APART)
         elif verdict is Verdict.LEFT_BEHIND:
             self._leave(lineage)

@@ -297,7 +297,7 @@ def test_a_dialled_peer_must_have_a_valid_certificate_of_the_ca(certs: Certs, wh
     run(main)
 
 
-@pytest.mark.parametrize("opening", [b"", b"\x07", b"welcome"])
+@pytest.mark.parametrize("opening", [b"", b"\x07", b"welcome", Opening.WELCOME.value + bytes(4096)])
 def test_a_dialled_peer_that_opens_with_something_else_is_dropped(certs: Certs, opening: bytes) -> None:
     async def main() -> None:
         async def odd(peer: Stranger) -> None:

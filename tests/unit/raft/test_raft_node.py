@@ -371,3 +371,34 @@ def test_the_log_is_kept_for_a_member_that_was_heard_not_long_ago() -> None:
         assert all(home.installs == 0 for _, home in cluster.stores.values())
 
     run(story, "abc", limits=limits)
+
+
+def test_a_node_that_hears_its_leader_stays_when_another_member_was_recovered_apart() -> None:
+    async def story(cluster: LoopCluster) -> None:
+        leader = await cluster.leader()
+        await leader.propose(put(b"k", b"1"), timeout_s=WAIT_S)
+        one, other = await followers_of(cluster)
+        await one.read_barrier(timeout_s=WAIT_S)
+        for node in (leader, one):
+            assert not node.judge(other.status().node_id, b"recovery")
+            assert node.judge(other.status().node_id, b"")
+        assert cluster.fatal == {}
+        await leader.propose(put(b"k", b"2"), timeout_s=WAIT_S)
+
+    run(story, "abc")
+
+
+def test_a_node_whose_own_leader_shows_that_it_was_given_up_ends_for_good() -> None:
+    async def story(cluster: LoopCluster) -> None:
+        leader = await cluster.leader()
+        await leader.propose(put(b"k", b"1"), timeout_s=WAIT_S)
+        one = (await followers_of(cluster))[0]
+        await one.read_barrier(timeout_s=WAIT_S)
+        told: list[bytes] = []
+        one._on_left_behind = told.append
+        assert not one.judge(leader.status().node_id, b"recovery")
+        assert told == [b"recovery"]
+        assert isinstance(cluster.fatal[one.status().node_id], Diverged)
+        assert not one.judge(leader.status().node_id, b"")
+
+    run(story, "abc")
