@@ -77,7 +77,8 @@ class InitResult:
 @dataclass(frozen=True)
 class SealStatus:
     """Whether a node has its keys, and how far its unsealing is. `nonce` names the unsealing under way.
-    seal_providers: as the node found them when it last asked, in the order in which they are tried."""
+    seal_providers: as the node found them when it last asked, in the order in which they are tried. next_step: what a
+    person does about the node's state; empty when there is nothing to do."""
 
     type: str
     initialized: bool
@@ -96,6 +97,7 @@ class SealStatus:
     leader_id: str
     quorum_contact_age: timedelta = timedelta(0)
     seal_providers: tuple[SealProviderHealth, ...] = ()
+    next_step: str = ""
 
 
 @dataclass(frozen=True)

@@ -347,6 +347,7 @@ class Node:
                 seal=self._seal,
                 unseal_members=self._sealing.unseal_members,
                 seal_providers=lambda: self._sealing.providers.statuses,
+                on_quorum_return=self._config.seal.on_quorum_return,
                 bootstrap=self._bootstrap,
                 authorize=self._core.authorize,
                 health=self._health,

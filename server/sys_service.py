@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Consensus, Role
+from holdfast.cluster.seal.providers.contract import Health
 from holdfast.cluster.seal.providers.health import ProviderStatus
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.sharing import Result as MemberResult
@@ -22,6 +23,7 @@ from holdfast.core.request import Consistency, Operation
 from holdfast.proto.errors import Fatal, InvalidArgument
 from holdfast.proto.v1 import sys_pb2 as pb
 from holdfast.proto.v1.sys_pb2_grpc import SysServiceServicer
+from holdfast.server.advice import OPERATOR_SEALED, next_step
 from holdfast.server.authorization import Authorize, authorized
 from holdfast.server.frontend import FrontEnd, probe, rpc
 from holdfast.server.health import HealthReport
@@ -73,7 +75,7 @@ class SysService(SysServiceServicer):
 
     bootstrap: writes the first records of a new cluster and returns the root token. unseal_members: hands the root key
     to every other member; called only after a threshold of shares was given for that. seal_providers: how this node
-    finds them.
+    finds them. on_quorum_return: the node's setting.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class SysService(SysServiceServicer):
         seal: SealManager,
         unseal_members: Callable[[], Awaitable[Sequence[MemberResult]]],
         seal_providers: Callable[[], Sequence[ProviderStatus]],
+        on_quorum_return: str,
         bootstrap: Callable[[Transaction], Awaitable[str]],
         authorize: Authorize,
         health: Callable[[], HealthReport],
@@ -98,6 +101,7 @@ class SysService(SysServiceServicer):
         self._seal = seal
         self._unseal_members = unseal_members
         self._seal_providers = seal_providers
+        self._on_quorum_return = on_quorum_return
         self._bootstrap = bootstrap
         self._authorize = authorize
         self._health = health
@@ -144,7 +148,7 @@ class SysService(SysServiceServicer):
         # A node that has lost its quorum can still be sealed: its own state decides whose token may do it.
         request = Credentials.of(call).request(Operation.UPDATE, SEAL_PATH, consistency=Consistency.STALE)
         async with authorized(self._authorize, request):
-            self._seal.seal("an operator sealed it")
+            self._seal.seal(OPERATOR_SEALED)
         return pb.SealResponse()
 
     @probe
@@ -208,7 +212,14 @@ class SysService(SysServiceServicer):
             leader_id=status.leader_id,
             quorum_contact_age_ms=round(status.quorum_contact_age_s * 1000),
             seal_providers=[health_message(provider, message=False) for provider in self._seal_providers()],
+            next_step=next_step(
+                status, part=self._part(status), on_quorum_return=self._on_quorum_return, unhealthy=self._unhealthy()
+            ),
         )
+
+    def _unhealthy(self) -> list[tuple[str, str]]:
+        working = (Health.HEALTHY, Health.UNCHECKED)
+        return [(found.name, found.health.value) for found in self._seal_providers() if found.health not in working]
 
     def _part(self, status: NodeSealStatus) -> str:
         """The node's part in the cluster: its role, unless it is no member."""

@@ -89,6 +89,7 @@ def _status(response: pb.SealStatusResponse) -> SealStatus:
         leader_id=response.leader_id,
         quorum_contact_age=timedelta(milliseconds=response.quorum_contact_age_ms),
         seal_providers=healths(response.seal_providers),
+        next_step=response.next_step,
     )
 
 

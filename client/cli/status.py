@@ -63,6 +63,7 @@ def status_facts(status: SealStatus) -> dict[str, Any]:
         "last_seal_reason": status.last_seal_reason or None,
         "last_seal_time": timestamp(status.last_seal_time),
         "seal_providers": [health_facts(provider) for provider in status.seal_providers],
+        "next_step": status.next_step or None,
     }
 
 
@@ -94,7 +95,8 @@ def status_text(status: SealStatus) -> str:
     if status.cluster_id:
         rows["Cluster ID"] = status.cluster_id
     rows["Version"] = status.version
-    return pairs(rows)
+    text = pairs(rows)
+    return f"{text}\n\n{status.next_step}" if status.next_step else text
 
 
 def _whole_seconds(duration: timedelta) -> timedelta:

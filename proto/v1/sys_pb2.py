@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from holdfast.proto.v1 import seal_provider_pb2 as holdfast_dot_proto_dot_v1_dot_seal__provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bholdfast/proto/v1/sys.proto\x12\x0bholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%holdfast/proto/v1/seal_provider.proto\">\n\x0bInitRequest\x12\x15\n\rsecret_shares\x18\x01 \x01(\r\x12\x18\n\x10secret_threshold\x18\x02 \x01(\r\"2\n\x0cInitResponse\x12\x0e\n\x06shares\x18\x01 \x03(\t\x12\x12\n\nroot_token\x18\x02 \x01(\t\"\x13\n\x11SealStatusRequest\"\x9e\x03\n\x12SealStatusResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0binitialized\x18\x02 \x01(\x08\x12\x0e\n\x06sealed\x18\x03 \x01(\x08\x12\x11\n\tthreshold\x18\x04 \x01(\r\x12\x0e\n\x06shares\x18\x05 \x01(\r\x12\x10\n\x08progress\x18\x06 \x01(\r\x12\r\n\x05nonce\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\t \x01(\t\x12\x12\n\ncluster_id\x18\n \x01(\t\x12\x0f\n\x07node_id\x18\x0b \x01(\t\x12\x18\n\x10last_seal_reason\x18\x0c \x01(\t\x12\x32\n\x0elast_seal_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04role\x18\x0e \x01(\t\x12\x11\n\tleader_id\x18\x0f \x01(\t\x12\x1d\n\x15quorum_contact_age_ms\x18\x10 \x01(\x04\x12\x37\n\x0eseal_providers\x18\x11 \x03(\x0b\x32\x1f.holdfast.v1.SealProviderHealth\">\n\rUnsealRequest\x12\r\n\x05share\x18\x01 \x01(\t\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x0f\n\x07\x63luster\x18\x03 \x01(\x08\"\x83\x01\n\x0eUnsealResponse\x12/\n\x06status\x18\x01 \x01(\x0b\x32\x1f.holdfast.v1.SealStatusResponse\x12*\n\x07members\x18\x02 \x03(\x0b\x32\x19.holdfast.v1.MemberUnseal\x12\x14\n\x0c\x63luster_done\x18\x03 \x01(\x08\"R\n\x0cMemberUnseal\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08unsealed\x18\x02 \x01(\x08\x12\x0f\n\x07\x61lready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\r\n\x0bSealRequest\"\x0e\n\x0cSealResponse\"\x0f\n\rHealthRequest\"\x9b\x02\n\x0eHealthResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.holdfast.v1.HealthResponse.State\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12/\n\x0bserver_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_STANDBY\x10\x02\x12\x10\n\x0cSTATE_SEALED\x10\x03\x12\x17\n\x13STATE_UNINITIALIZED\x10\x04\x12\x13\n\x0fSTATE_NO_LEADER\x10\x05\"\x0f\n\rLeaderRequest\"Z\n\x0eLeaderResponse\x12\x0f\n\x07is_self\x18\x01 \x01(\x08\x12\x11\n\tleader_id\x18\x02 \x01(\t\x12\x16\n\x0eleader_address\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x04\"\x11\n\x0fStepDownRequest\")\n\x10StepDownResponse\x12\x15\n\rnew_leader_id\x18\x01 \x01(\t2\xe7\x03\n\nSysService\x12;\n\x04Init\x12\x18.holdfast.v1.InitRequest\x1a\x19.holdfast.v1.InitResponse\x12M\n\nSealStatus\x12\x1e.holdfast.v1.SealStatusRequest\x1a\x1f.holdfast.v1.SealStatusResponse\x12\x41\n\x06Unseal\x12\x1a.holdfast.v1.UnsealRequest\x1a\x1b.holdfast.v1.UnsealResponse\x12;\n\x04Seal\x12\x18.holdfast.v1.SealRequest\x1a\x19.holdfast.v1.SealResponse\x12\x41\n\x06Health\x12\x1a.holdfast.v1.HealthRequest\x1a\x1b.holdfast.v1.HealthResponse\x12\x41\n\x06Leader\x12\x1a.holdfast.v1.LeaderRequest\x1a\x1b.holdfast.v1.LeaderResponse\x12G\n\x08StepDown\x12\x1c.holdfast.v1.StepDownRequest\x1a\x1d.holdfast.v1.StepDownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bholdfast/proto/v1/sys.proto\x12\x0bholdfast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%holdfast/proto/v1/seal_provider.proto\">\n\x0bInitRequest\x12\x15\n\rsecret_shares\x18\x01 \x01(\r\x12\x18\n\x10secret_threshold\x18\x02 \x01(\r\"2\n\x0cInitResponse\x12\x0e\n\x06shares\x18\x01 \x03(\t\x12\x12\n\nroot_token\x18\x02 \x01(\t\"\x13\n\x11SealStatusRequest\"\xb1\x03\n\x12SealStatusResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\x0binitialized\x18\x02 \x01(\x08\x12\x0e\n\x06sealed\x18\x03 \x01(\x08\x12\x11\n\tthreshold\x18\x04 \x01(\r\x12\x0e\n\x06shares\x18\x05 \x01(\r\x12\x10\n\x08progress\x18\x06 \x01(\r\x12\r\n\x05nonce\x18\x07 \x01(\t\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\t \x01(\t\x12\x12\n\ncluster_id\x18\n \x01(\t\x12\x0f\n\x07node_id\x18\x0b \x01(\t\x12\x18\n\x10last_seal_reason\x18\x0c \x01(\t\x12\x32\n\x0elast_seal_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04role\x18\x0e \x01(\t\x12\x11\n\tleader_id\x18\x0f \x01(\t\x12\x1d\n\x15quorum_contact_age_ms\x18\x10 \x01(\x04\x12\x37\n\x0eseal_providers\x18\x11 \x03(\x0b\x32\x1f.holdfast.v1.SealProviderHealth\x12\x11\n\tnext_step\x18\x12 \x01(\t\">\n\rUnsealRequest\x12\r\n\x05share\x18\x01 \x01(\t\x12\r\n\x05reset\x18\x02 \x01(\x08\x12\x0f\n\x07\x63luster\x18\x03 \x01(\x08\"\x83\x01\n\x0eUnsealResponse\x12/\n\x06status\x18\x01 \x01(\x0b\x32\x1f.holdfast.v1.SealStatusResponse\x12*\n\x07members\x18\x02 \x03(\x0b\x32\x19.holdfast.v1.MemberUnseal\x12\x14\n\x0c\x63luster_done\x18\x03 \x01(\x08\"R\n\x0cMemberUnseal\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08unsealed\x18\x02 \x01(\x08\x12\x0f\n\x07\x61lready\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\r\n\x0bSealRequest\"\x0e\n\x0cSealResponse\"\x0f\n\rHealthRequest\"\x9b\x02\n\x0eHealthResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.holdfast.v1.HealthResponse.State\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12/\n\x0bserver_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x11\n\rSTATE_STANDBY\x10\x02\x12\x10\n\x0cSTATE_SEALED\x10\x03\x12\x17\n\x13STATE_UNINITIALIZED\x10\x04\x12\x13\n\x0fSTATE_NO_LEADER\x10\x05\"\x0f\n\rLeaderRequest\"Z\n\x0eLeaderResponse\x12\x0f\n\x07is_self\x18\x01 \x01(\x08\x12\x11\n\tleader_id\x18\x02 \x01(\t\x12\x16\n\x0eleader_address\x18\x03 \x01(\t\x12\x0c\n\x04term\x18\x04 \x01(\x04\"\x11\n\x0fStepDownRequest\")\n\x10StepDownResponse\x12\x15\n\rnew_leader_id\x18\x01 \x01(\t2\xe7\x03\n\nSysService\x12;\n\x04Init\x12\x18.holdfast.v1.InitRequest\x1a\x19.holdfast.v1.InitResponse\x12M\n\nSealStatus\x12\x1e.holdfast.v1.SealStatusRequest\x1a\x1f.holdfast.v1.SealStatusResponse\x12\x41\n\x06Unseal\x12\x1a.holdfast.v1.UnsealRequest\x1a\x1b.holdfast.v1.UnsealResponse\x12;\n\x04Seal\x12\x18.holdfast.v1.SealRequest\x1a\x19.holdfast.v1.SealResponse\x12\x41\n\x06Health\x12\x1a.holdfast.v1.HealthRequest\x1a\x1b.holdfast.v1.HealthResponse\x12\x41\n\x06Leader\x12\x1a.holdfast.v1.LeaderRequest\x1a\x1b.holdfast.v1.LeaderResponse\x12G\n\x08StepDown\x12\x1c.holdfast.v1.StepDownRequest\x1a\x1d.holdfast.v1.StepDownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,31 +40,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEALSTATUSREQUEST']._serialized_start=232
   _globals['_SEALSTATUSREQUEST']._serialized_end=251
   _globals['_SEALSTATUSRESPONSE']._serialized_start=254
-  _globals['_SEALSTATUSRESPONSE']._serialized_end=668
-  _globals['_UNSEALREQUEST']._serialized_start=670
-  _globals['_UNSEALREQUEST']._serialized_end=732
-  _globals['_UNSEALRESPONSE']._serialized_start=735
-  _globals['_UNSEALRESPONSE']._serialized_end=866
-  _globals['_MEMBERUNSEAL']._serialized_start=868
-  _globals['_MEMBERUNSEAL']._serialized_end=950
-  _globals['_SEALREQUEST']._serialized_start=952
-  _globals['_SEALREQUEST']._serialized_end=965
-  _globals['_SEALRESPONSE']._serialized_start=967
-  _globals['_SEALRESPONSE']._serialized_end=981
-  _globals['_HEALTHREQUEST']._serialized_start=983
-  _globals['_HEALTHREQUEST']._serialized_end=998
-  _globals['_HEALTHRESPONSE']._serialized_start=1001
-  _globals['_HEALTHRESPONSE']._serialized_end=1284
-  _globals['_HEALTHRESPONSE_STATE']._serialized_start=1153
-  _globals['_HEALTHRESPONSE_STATE']._serialized_end=1284
-  _globals['_LEADERREQUEST']._serialized_start=1286
-  _globals['_LEADERREQUEST']._serialized_end=1301
-  _globals['_LEADERRESPONSE']._serialized_start=1303
-  _globals['_LEADERRESPONSE']._serialized_end=1393
-  _globals['_STEPDOWNREQUEST']._serialized_start=1395
-  _globals['_STEPDOWNREQUEST']._serialized_end=1412
-  _globals['_STEPDOWNRESPONSE']._serialized_start=1414
-  _globals['_STEPDOWNRESPONSE']._serialized_end=1455
-  _globals['_SYSSERVICE']._serialized_start=1458
-  _globals['_SYSSERVICE']._serialized_end=1945
+  _globals['_SEALSTATUSRESPONSE']._serialized_end=687
+  _globals['_UNSEALREQUEST']._serialized_start=689
+  _globals['_UNSEALREQUEST']._serialized_end=751
+  _globals['_UNSEALRESPONSE']._serialized_start=754
+  _globals['_UNSEALRESPONSE']._serialized_end=885
+  _globals['_MEMBERUNSEAL']._serialized_start=887
+  _globals['_MEMBERUNSEAL']._serialized_end=969
+  _globals['_SEALREQUEST']._serialized_start=971
+  _globals['_SEALREQUEST']._serialized_end=984
+  _globals['_SEALRESPONSE']._serialized_start=986
+  _globals['_SEALRESPONSE']._serialized_end=1000
+  _globals['_HEALTHREQUEST']._serialized_start=1002
+  _globals['_HEALTHREQUEST']._serialized_end=1017
+  _globals['_HEALTHRESPONSE']._serialized_start=1020
+  _globals['_HEALTHRESPONSE']._serialized_end=1303
+  _globals['_HEALTHRESPONSE_STATE']._serialized_start=1172
+  _globals['_HEALTHRESPONSE_STATE']._serialized_end=1303
+  _globals['_LEADERREQUEST']._serialized_start=1305
+  _globals['_LEADERREQUEST']._serialized_end=1320
+  _globals['_LEADERRESPONSE']._serialized_start=1322
+  _globals['_LEADERRESPONSE']._serialized_end=1412
+  _globals['_STEPDOWNREQUEST']._serialized_start=1414
+  _globals['_STEPDOWNREQUEST']._serialized_end=1431
+  _globals['_STEPDOWNRESPONSE']._serialized_start=1433
+  _globals['_STEPDOWNRESPONSE']._serialized_end=1474
+  _globals['_SYSSERVICE']._serialized_start=1477
+  _globals['_SYSSERVICE']._serialized_end=1964
 # @@protoc_insertion_point(module_scope)

@@ -106,6 +106,7 @@ class SealStatusResponse(_message.Message):
     LEADER_ID_FIELD_NUMBER: _builtins.int
     QUORUM_CONTACT_AGE_MS_FIELD_NUMBER: _builtins.int
     SEAL_PROVIDERS_FIELD_NUMBER: _builtins.int
+    NEXT_STEP_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """"shamir"."""
     initialized: _builtins.bool
@@ -128,6 +129,8 @@ class SealStatusResponse(_message.Message):
     """Empty when no leader is known."""
     quorum_contact_age_ms: _builtins.int
     """Milliseconds since this node knew itself to be in contact with a quorum; since its start when it never did."""
+    next_step: _builtins.str
+    """What a person does about the node's state, in a sentence; empty when there is nothing to do."""
     @_builtins.property
     def last_seal_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -154,10 +157,11 @@ class SealStatusResponse(_message.Message):
         leader_id: _builtins.str = ...,
         quorum_contact_age_ms: _builtins.int = ...,
         seal_providers: _abc.Iterable[_seal_provider_pb2.SealProviderHealth] | None = ...,
+        next_step: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seal_time", b"last_seal_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "initialized", b"initialized", "last_seal_reason", b"last_seal_reason", "last_seal_time", b"last_seal_time", "leader_id", b"leader_id", "node_id", b"node_id", "nonce", b"nonce", "progress", b"progress", "quorum_contact_age_ms", b"quorum_contact_age_ms", "role", b"role", "seal_providers", b"seal_providers", "sealed", b"sealed", "shares", b"shares", "threshold", b"threshold", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "cluster_name", b"cluster_name", "initialized", b"initialized", "last_seal_reason", b"last_seal_reason", "last_seal_time", b"last_seal_time", "leader_id", b"leader_id", "next_step", b"next_step", "node_id", b"node_id", "nonce", b"nonce", "progress", b"progress", "quorum_contact_age_ms", b"quorum_contact_age_ms", "role", b"role", "seal_providers", b"seal_providers", "sealed", b"sealed", "shares", b"shares", "threshold", b"threshold", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

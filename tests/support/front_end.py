@@ -164,6 +164,7 @@ class FrontEndNode:
             seal=self.seal,
             unseal_members=self.sealing.unseal_members,
             seal_providers=lambda: self.sealing.providers.statuses,
+            on_quorum_return="manual",
             bootstrap=self.core.bootstrap,
             authorize=self.core.authorize,
             health=self.health,
