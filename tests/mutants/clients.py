@@ -20,6 +20,14 @@ MUTANTS = (
         (scene("paper_8_read_index"),),
     ),
     Mutant(
+        "echo_of_a_round_to_come",
+        "a damaged or forged echo confirms reads before they were asked",
+        raft("leadership"),
+        "        if reply.stamp > self._stamp or (reply.accepted",
+        "        if (reply.accepted",
+        (safety("an_acknowledgement_of_something_never_sent_is_malformed"),),
+    ),
+    Mutant(
         "read_before_the_no_op",
         "a new leader serves a state that lacks what its predecessor acknowledged",
         raft("leadership"),

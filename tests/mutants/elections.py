@@ -182,6 +182,14 @@ MUTANTS = (
         (unit("new_disk", "a_new_disk_learns_from_a_leader_that_something_was_committed_before_it_has_it"),),
     ),
     Mutant(
+        "successor_that_lost_entries",
+        "leadership is handed to a member that lacks what it had acknowledged",
+        raft("leadership"),
+        "            and progress.mode is Mode.PIPELINE\n            and not progress.lost_entries",
+        "            and progress.mode is Mode.PIPELINE",
+        (safety("successors_are_voters_that_are_connected_and_have_lost_nothing"),),
+    ),
+    Mutant(
         "check_quorum_off",
         "a leader that is cut off goes on taking writes and serving clients for ever",
         raft("hardened"),

@@ -77,6 +77,14 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "promotion_during_another_change",
+        "a promotion and a change that is not committed make majorities that do not overlap",
+        raft("changes"),
+        "        if not current.promoting or not self._settled(leadership):",
+        "        if not current.promoting:",
+        (safety("no_learner_is_promoted_while_another_change_is_not_committed"),),
+    ),
+    Mutant(
         "learner_promoted_before_it_caught_up",
         "a voter that lacks the log makes the cluster wait, or fail, for it",
         raft("progress"),

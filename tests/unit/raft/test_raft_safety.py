@@ -253,6 +253,8 @@ def test_an_acknowledgement_of_something_never_sent_is_malformed() -> None:
     node.become_leader()
     with pytest.raises(MalformedMessage):
         node.hear("b", AppendReply(node.machine.term, True, 99, 0, 0, True))
+    with pytest.raises(MalformedMessage):  # a round to come would confirm reads that nobody confirmed
+        node.hear("b", AppendReply(node.machine.term, True, 1, 0, 10**15, True))
 
 
 def test_next_never_falls_to_or_below_what_is_known_to_match() -> None:
@@ -775,6 +777,45 @@ def test_the_terms_no_op_guards_membership_even_when_the_change_before_is_commit
     assert node.machine.log.configurations.index <= node.machine.commit
     error = raises(lambda: node.machine.change_members(lambda c: c.without("c"), lambda _: None))
     assert isinstance(error, Conflict)
+
+
+def test_no_learner_is_promoted_while_another_change_is_not_committed() -> None:
+    node = Alone()
+    node.lead()
+    node.machine.change_members(lambda c: c.with_learner(member("d")), lambda _: None)
+    node.tick()
+    node.acknowledge("b")
+    node.links.up.add("d")
+    node.transport.connected("d")
+    node.machine.change_members(lambda c: c.without("c"), lambda _: None)
+    index = node.machine.log.last_index
+    node.tick()
+    node.acknowledge("d")  # it has everything, and b does not yet
+    assert node.machine.log.configurations.index == index
+    node.acknowledge("b")
+    node.acknowledge("d")
+    assert node.machine.log.configurations.voters == ("a", "b", "d")
+    assert node.machine.log.configurations.index == index + 1
+
+
+def test_successors_are_voters_that_are_connected_and_have_lost_nothing() -> None:
+    node = Alone()
+    node.lead()
+    node.acknowledge("c")
+    leadership = node.machine.leadership
+    assert leadership is not None
+    assert leadership.successors() == ["b", "c"]
+    node.machine.change_members(lambda c: c.with_learner(member("d", voter=False)), lambda _: None)
+    node.tick()
+    node.links.up.add("d")
+    node.transport.connected("d")
+    node.acknowledge("d")
+    assert leadership.progress["d"].match == node.machine.log.last_index
+    assert "d" not in leadership.successors()
+    leadership.progress["b"].lost_entries = True
+    assert leadership.successors() == ["c"]
+    node.transport.disconnected("c")
+    assert leadership.successors() == []
 
 
 def test_a_membership_change_that_is_truncated_goes_out_of_effect() -> None:
