@@ -223,7 +223,7 @@ class Leadership:
         progress.stamp = max(progress.stamp, reply.stamp)
         progress.contact_s = max(progress.contact_s, reply.stamp / _STAMPS_PER_S)
         if reply.accepted:
-            progress.acknowledged(reply.index, reply.stamp)
+            progress.acknowledged(reply.index, self._stamp)
         before = progress.next
         if not reply.accepted:
             self._rejected(node_id, progress, reply)

@@ -61,10 +61,11 @@ class Progress:
         self._in_flight.append((last_index, size_bytes))
         self._in_flight_bytes += size_bytes
 
-    def acknowledged(self, index: int, stamp: int) -> None:
-        """The follower's log equals the leader's up to `index`, durably."""
-        self._match_stamp = max(self._match_stamp, stamp)
-        self.match = max(self.match, index)
+    def acknowledged(self, index: int, latest_stamp: int) -> None:
+        """The follower's log equals the leader's up to `index`, durably. latest_stamp: of the latest round that has
+        begun. What a later one sends leaves when the follower has `index` for good."""
+        if index > self.match:
+            self.match, self._match_stamp = index, latest_stamp
         self.next = max(self.next, self.match + 1)
         self.mode = Mode.PIPELINE
         self.needs_snapshot = False
@@ -84,7 +85,9 @@ class Progress:
         return quick
 
     def rejected(self, index: int, hint: int, stamp: int) -> None:
-        """The follower's log does not match at `index`; it proposes to try from `hint`."""
+        """The follower's log does not match at `index`; it proposes to try from `hint`. That it misses what it had is
+        believed of an answer to a round that began after its acknowledgement was heard: anything earlier may have
+        overtaken on the way what it acknowledged."""
         if index <= self.match:
             self.lost_entries |= stamp > self._match_stamp
             return

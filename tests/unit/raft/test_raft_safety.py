@@ -283,6 +283,28 @@ def test_a_member_that_lost_acknowledged_entries_is_not_answered_in_a_loop() -> 
     assert "b" not in node.machine.leadership.successors()
 
 
+def test_a_heartbeat_that_overtook_its_entries_does_not_look_like_a_lost_disk() -> None:
+    """The links keep the order within a session; that a member is written off must not rest on it."""
+    node = follower_with(3)
+    node.lead()
+    assert node.machine.leadership is not None
+    progress = node.machine.leadership.progress["b"]
+    node.machine.propose(admit(put(b"k", b"v")), lambda _: None)
+    node.tick()
+    sent = next(append for append in node.take(Append, "b") if append.entries)
+    node.advance(0.05)
+    overtaking = node.take(Append, "b")[-1]
+    last = overtaking.prev_index
+    assert last == sent.entries[-1].index
+    node.hear("b", AppendReply(node.machine.term, True, last, 0, sent.stamp, True))
+    node.hear("b", AppendReply(node.machine.term, False, last - 1, last, overtaking.stamp, True))
+    assert (progress.match, progress.lost_entries) == (last, False)
+    node.advance(0.05)
+    later = node.take(Append, "b")[-1]
+    node.hear("b", AppendReply(node.machine.term, False, last - 1, last, later.stamp, True))
+    assert progress.lost_entries
+
+
 def test_any_reply_with_a_higher_term_ends_leadership() -> None:
     node = Alone()
     node.lead()
