@@ -129,7 +129,7 @@ class Story:
 
     def _check_history(self) -> None:
         world = self.world
-        model = Model()
+        model = Model(self.faults.restores)
         model.replay(world.applied)
         check_clients(self.clients, model, world.now_s)
         leader = world.leader()

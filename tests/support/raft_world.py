@@ -20,7 +20,7 @@ from support.sim_disk import Worker
 from support.sim_network import Chance, Network, WorldLinks
 from support.sim_trace import Trace
 
-from holdfast.cluster.raft import membership
+from holdfast.cluster.raft import membership, restoring
 from holdfast.cluster.raft.consensus import Outcome, Role
 from holdfast.cluster.raft.entries import Entry
 from holdfast.cluster.raft.hardened import HardenedRaft
@@ -123,6 +123,7 @@ class World:
         self.slow_disks: dict[str, float] = {}
         self.processes: dict[str, Process] = {}
         self.stores = {node_id: (MemoryStore(), MemoryHome()) for node_id in pool}
+        self.contents: dict[bytes, list[tuple[bytes, bytes]]] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
         for node_id in pool:
@@ -209,6 +210,9 @@ class World:
             run_job=worker.run,
             wake=lambda: self._wake(box[0]) if box else None,
             on_applied=lambda _index, _keys: None,
+            on_content_wanted=lambda sha256: self.after(
+                0.3 * self.random.random(), lambda: self.guard(box[0], lambda: self.provide(box[0], sha256))
+            ),
             timing=self.timing,
             limits=self.limits,
         )
@@ -328,6 +332,19 @@ class World:
     def _woken(self, process: Process) -> None:
         process.tick_scheduled = False
         self.guard(process, process.machine.doTick)
+
+    def provide(self, process: Process, sha256: bytes) -> None:
+        """Prepare the records of a snapshot file (`contents`) beside a node's state, for a restore. Refused while an
+        entry waits for other ones, as `cluster/snapshot` does. A step of the process."""
+        if process.machine.restores.wanted not in (b"", sha256):
+            return
+        process.machine.restores.drop()
+        content = self.stores[process.node_id][1].stage()
+        store = content.open()
+        for _ in restoring.fill(store, self.contents[sha256]):
+            pass
+        store.close()
+        process.machine.prepare_content(sha256, content)
 
     def leader(self) -> Process | None:
         """A process that believes that it leads, the one of the highest term."""

@@ -15,7 +15,7 @@ from support.raft_rig import members
 
 from holdfast.cluster.raft import membership, messages
 from holdfast.cluster.raft.consensus import Outcome, Role
-from holdfast.cluster.raft.entries import Entry, Kind
+from holdfast.cluster.raft.entries import Entry, Kind, Position
 from holdfast.cluster.raft.hardened import HardenedRaft
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.membership import Configuration
@@ -23,6 +23,7 @@ from holdfast.cluster.raft.messages import AppendReply, VoteReply
 from holdfast.cluster.raft.quorum import is_majority
 from holdfast.cluster.raft.statemachine import Chunk, StateMachine
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.store import Store
 
 if TYPE_CHECKING:
     from support.raft_world import Process, World
@@ -78,6 +79,11 @@ class WatchedMachine(StateMachine):
         self._checks.applied_chunk(self._node_id, self.applied.index, self.state_digest)
         return chunk
 
+    def adopt(self, store: Store) -> None:
+        """See StateMachine."""
+        super().adopt(store)
+        self._checks.adopted(self._node_id, self.applied, self.state_digest)
+
 
 class Checks:
     """The memory of a world's history, against which each step is held.
@@ -96,6 +102,7 @@ class Checks:
         self._commit_term = 0
         self._state_digests: dict[int, bytes] = {}
         self._entries: dict[tuple[int, int], bytes] = {}
+        self._restores: dict[tuple[int, int], Entry] = {}
         self._votes: dict[tuple[str, int], str] = {}
         self._seen: dict[str, tuple[HardenedRaft, Role, int, str, int]] = {}
         self._members = membership.initial(members(world.initial))
@@ -109,6 +116,8 @@ class Checks:
         known = self._entries.setdefault((entry.index, entry.term), entry.digest)
         if known != entry.digest:
             raise Violation(f"log matching: {node_id} has another log up to {entry.index} in term {entry.term}")
+        if entry.kind is Kind.RESTORE:
+            self._restores[entry.index, entry.term] = entry
 
     def truncated(self, node_id: str, from_index: int) -> None:
         """What is committed is never taken back."""
@@ -137,6 +146,22 @@ class Checks:
         the log."""
         if not self.holds_durably(node_id, index):
             raise Violation(f"{node_id} applies {index}, which its disk does not have")
+        self._same_state(node_id, index, digest)
+
+    def adopted(self, node_id: str, at: Position, digest: bytes) -> None:
+        """The state of a disk, a snapshot or a restore is taken over as it stands."""
+        restore = self._restores.get((at.index, at.term))
+        if restore is not None:
+            if at.index not in self.applied:
+                self.trace.count("state restored", node_id, f"at {at.index}")
+            self.applied_entry(restore, [])
+        self._same_state(node_id, at.index, digest)
+
+    def restored_between(self, after: int, until: int) -> bool:
+        """Whether an entry above `after` and up to `until` replaced the state, with which requests are forgotten."""
+        return any(after < index <= until and index in self.applied for index, _ in self._restores)
+
+    def _same_state(self, node_id: str, index: int, digest: bytes) -> None:
         if self._state_digests.setdefault(index, digest) != digest:
             raise Violation(f"the state of {node_id} at index {index} differs from another node's")
 

@@ -164,7 +164,11 @@ class Clients:
             self._world.trace.count("answered as a duplicate")
             if result.response != b"response to " + write.request:
                 raise Violation(f"{write.request!r} was answered with {result.response!r}")
-        elif isinstance(write.acknowledged, Applied) and write.acknowledged != result:
+        elif (
+            isinstance(write.acknowledged, Applied)
+            and write.acknowledged != result
+            and not self._world.checks.restored_between(write.acknowledged.revision, result.revision)
+        ):
             raise Violation(f"{write.request!r} took effect twice: {write.acknowledged} and {result}")
         if write.acknowledged is not None:
             return

@@ -4,13 +4,18 @@ weight, and name what it counts in `tests/simulation/test_raft_simulation.py`.
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from support.raft_world import Process, World
+from support.sim_clients import REGISTERS
 from support.sim_front import Front
 from support.sim_network import Chance
 
-from holdfast.proto.errors import AlreadyExists, HoldfastError
+from holdfast.cluster.raft.restoring import Restoration
+from holdfast.proto.errors import AlreadyExists, Fatal, HoldfastError
 
 _QUICK_DISK_S = 0.0005
 
@@ -24,6 +29,7 @@ class Faults:
         self._random = world.random
         self._fronts = fronts
         self.active = False
+        self.restores: list[Restore] = []
         weights = {**_FAULTS, **(_MEMBER_FAULTS if members_change else {})}
         kinds = [kind for kind in weights if kind in _ALWAYS or self._random.random() < 0.7]
         self._kinds = [kind for kind in kinds for _ in range(weights[kind])]
@@ -254,6 +260,52 @@ class Faults:
         except HoldfastError:
             self._count("member change refused")
 
+    def restore(self) -> None:
+        """An operator restores a snapshot file, which some members do not have yet."""
+        leader = self._world.leader()
+        if leader is None:
+            return
+        number = len(self.restores)
+        records = [
+            (key, b"restored-%d" % number) for keys in REGISTERS.values() if self._random.random() < 0.7 for key in keys
+        ]
+        sha256 = hashlib.sha256(b"%d" % number).digest()
+        self._world.contents[sha256] = sorted(records)
+        restore = Restore(sha256, dict(records), self._world.now_s)
+        self.restores.append(restore)
+        for node_id in sorted(self._world.processes):
+            process = self._world.processes[node_id]
+            if process is not leader and self._random.random() < 0.5:
+                self._world.guard(process, lambda process=process: self._world.provide(process, sha256))  # type: ignore[misc]
+        self._world.guard(leader, lambda: self._restore(leader, restore))
+
+    def _restore(self, leader: Process, restore: Restore) -> None:
+        self._world.provide(leader, restore.sha256)
+        if not leader.machine.restores.has(restore.sha256):
+            return
+
+        def done(result: int | HoldfastError) -> None:
+            if not isinstance(result, HoldfastError):
+                restore.returned_s = self._world.now_s
+
+        try:
+            leader.machine.restore(Restoration(restore.sha256, replace_keys=self._random.random() < 0.5), done)
+            self._count("restore", leader.node_id)
+        except Fatal:
+            raise
+        except HoldfastError:
+            self._count("restore refused")
+
+
+@dataclass
+class Restore:
+    """A restore that an operator asked for, and when he was told that it was done."""
+
+    sha256: bytes
+    records: dict[bytes, bytes]
+    called_s: float
+    returned_s: float = math.inf
+
 
 Fault = Callable[[Faults], None]
 
@@ -276,6 +328,7 @@ _FAULTS: dict[Fault, int] = {
     Faults.failed_sync: 1,
     Faults.transfer: 2,
     Faults.seal: 1,
+    Faults.restore: 1,
 }
 _MEMBER_FAULTS: dict[Fault, int] = {Faults.change_members: 5}
 _ALWAYS = (Faults.start, Faults.heal, Faults.good_network, Faults.slow_disks, Faults.change_members)

@@ -134,10 +134,12 @@ class Front:
     # Requests
 
     def unseal(self) -> None:
-        """Whoever holds the keys gives them to a node that is in contact."""
+        """Whoever holds the keys gives them to a node that is in contact. (One that was opened without may serve
+        stale reads until it has had some: see QuorumWatch.)"""
         self.guard.check()
-        machine = self.process.machine
-        if self.keys.sealed and machine.leader_id and machine.quorum_contact_age_s() <= GRACE_S / 2:
+        watch = self.guard._watch
+        recent = self.process.machine.quorum_contact_age_s() <= GRACE_S / 2
+        if self.keys.sealed and watch is not None and watch.armed and recent:
             self.keys.open()
 
     def write(self, batch: Batch, on_done: OnWritten, *, timeout_s: float) -> None:

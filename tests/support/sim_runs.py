@@ -14,12 +14,12 @@ EXPECTED = (
     "fault: cut off while stopped", "fault: failed sync", "fault: handover in the dark", "fault: hanging disk",
     "fault: leadership transfer", "fault: learner added", "fault: long absence", "fault: member added",
     "fault: member removed", "fault: one slow disk", "fault: one-way partition", "fault: partition", "fault: pause",
-    "fault: seal", "fault: slow disks", "leadership handed over", "learner promoted", "log trimmed", "log truncated",
-    "membership changed", "message blocked", "message dropped", "message duplicated", "message of an old session",
-    "message reordered", "outcome unknown", "read answered", "refused by a sealed node", "sealed by an operator",
-    "sealed: quorum lost", "sealed: stood still", "snapshot installed", "stale read answered",
-    "stopped by a failed sync", "sync failed", "unsealed", "write acknowledged", "write conflicted",
-    "write sent again",
+    "fault: restore", "fault: seal", "fault: slow disks", "leadership handed over", "learner promoted", "log trimmed",
+    "log truncated", "membership changed", "message blocked", "message dropped", "message duplicated",
+    "message of an old session", "message reordered", "outcome unknown", "read answered", "refused by a sealed node",
+    "sealed by an operator", "sealed: quorum lost", "sealed: stood still", "snapshot installed",
+    "stale read answered", "state restored", "stopped by a failed sync", "sync failed", "unsealed",
+    "write acknowledged", "write conflicted", "write sent again",
 )  # fmt: skip
 """What occurs, by the names under which a trace counts it. Every fault and every event that a check is about."""
 
