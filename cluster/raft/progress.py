@@ -65,7 +65,8 @@ class Progress:
         """The follower's log equals the leader's up to `index`, durably. latest_stamp: of the latest round that has
         begun. What a later one sends leaves when the follower has `index` for good."""
         if index > self.match:
-            self.match, self._match_stamp = index, latest_stamp
+            self._match_stamp = latest_stamp
+        self.match = max(self.match, index)
         self.next = max(self.next, self.match + 1)
         self.mode = Mode.PIPELINE
         self.needs_snapshot = False
