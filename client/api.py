@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from holdfast.client.calls import kv, logical, raft, sys
+from holdfast.client.calls import kv, logical, raft, replica, sys
 from holdfast.client.calls.call import Call
 from holdfast.client.results import (
     ClusterUnseal,
@@ -23,6 +23,7 @@ from holdfast.client.results import (
     Leader,
     LogicalResponse,
     PeerList,
+    ReplicaState,
     SealStatus,
 )
 from holdfast.proto.errors import HoldfastError
@@ -241,7 +242,7 @@ class Sys:
 
 
 class Raft:
-    """The cluster's members. Every call needs a token with `sudo`."""
+    """The cluster's members. Every call but `replica_state` needs a token with `sudo`."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -266,6 +267,13 @@ class Raft:
         client.raft.remove_peer("node-4")
         """
         return self._run(raft.remove_peer(node_id))
+
+    def replica_state(self) -> ReplicaState:
+        """What the state of the node of the first address amounts to. Needs no token.
+
+        digest = client.raft.replica_state().state_digest
+        """
+        return self._run(replica.state())
 
 
 class Logical:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.client import api
 from holdfast.client.api import Results
-from holdfast.client.calls import kv, logical, raft, sys
+from holdfast.client.calls import kv, logical, raft, replica, sys
 from holdfast.client.calls.call import Call
 from holdfast.client.results import (
     ClusterUnseal,
@@ -20,6 +20,7 @@ from holdfast.client.results import (
     Leader,
     LogicalResponse,
     PeerList,
+    ReplicaState,
     SealStatus,
 )
 
@@ -181,6 +182,10 @@ class AsyncRaft:
     @documented_as(api.Raft.remove_peer)
     async def remove_peer(self, node_id: str) -> int:
         return await self._run(raft.remove_peer(node_id))
+
+    @documented_as(api.Raft.replica_state)
+    async def replica_state(self) -> ReplicaState:
+        return await self._run(replica.state())
 
 
 class AsyncLogical:

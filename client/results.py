@@ -101,6 +101,24 @@ class SealStatus:
 
 
 @dataclass(frozen=True)
+class ReplicaState:
+    """What a node's copy of the state amounts to. Two nodes of the same `applied_index` must have the same digests.
+
+    compared_index: the latest at which the state was found to be what a majority has. scrubbed_index: of the state
+    whose records were all read again last. Both 0 before the first time. differing: on the leader, members whose state
+    differed from its own.
+    """
+
+    node_id: str
+    applied_index: int
+    state_digest: str
+    log_digest: str
+    compared_index: int
+    scrubbed_index: int
+    differing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class MemberUnseal:
     """What became of one member when the cluster was unsealed. `already`: it had its keys before. `reason`: why it does
     not have them now."""

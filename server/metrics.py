@@ -199,6 +199,13 @@ class _StateCollector:
             ("last_index", "The index of the last log entry.", consensus.last_index),
             ("commit_index", "The index up to which the log is committed.", consensus.commit_index),
             ("applied_index", "The index up to which the log is applied.", consensus.applied_index),
+            (
+                "state_compared_index",
+                "The latest index whose state a majority has too.",
+                consensus.state_compared_index,
+            ),
+            ("state_scrubbed_index", "The index of the state last read again.", consensus.state_scrubbed_index),
+            ("state_differing", "Members whose state differs from this leader's.", len(consensus.state_differing)),
             ("leader_known", "1 when a leader is known.", bool(consensus.leader_id)),
             ("quorum_contact_age_seconds", "Time since contact with a quorum.", consensus.quorum_contact_age_s),
             ("initialized", "1 when the cluster has its keys.", state.initialized),

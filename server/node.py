@@ -43,6 +43,7 @@ from holdfast.proto.v1 import (
     kv_pb2,
     logical_pb2,
     raft_pb2,
+    replica_pb2,
     seal_provider_pb2,
     snapshot_pb2,
     sys_pb2,
@@ -52,6 +53,7 @@ from holdfast.proto.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
 from holdfast.proto.v1.logical_pb2_grpc import add_LogicalServiceServicer_to_server
 from holdfast.proto.v1.raft_pb2_grpc import add_RaftServiceServicer_to_server
+from holdfast.proto.v1.replica_pb2_grpc import add_ReplicaServiceServicer_to_server
 from holdfast.proto.v1.seal_provider_pb2_grpc import add_SealProviderServiceServicer_to_server
 from holdfast.proto.v1.snapshot_pb2_grpc import add_SnapshotServiceServicer_to_server
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
@@ -76,6 +78,7 @@ from holdfast.server.metrics import Metrics, NodeState
 from holdfast.server.metrics_http import MetricsServer
 from holdfast.server.process import DataFolder, on_hangup, on_termination, process_age_ms, settle_garbage_collector
 from holdfast.server.raft_service import RaftService
+from holdfast.server.replica_service import ReplicaService
 from holdfast.server.seal_provider_service import SealProviderService
 from holdfast.server.sealing import Sealing
 from holdfast.server.snapshot_schedule import schedule_of
@@ -259,6 +262,7 @@ class Node:
                 (kv_pb2, "KvService"), (sys_pb2, "SysService"), (raft_pb2, "RaftService"),
                 (logical_pb2, "LogicalService"), (snapshot_pb2, "SnapshotService"),
                 (seal_provider_pb2, "SealProviderService"), (keys_pb2, "KeysService"), (join_pb2, "JoinService"),
+                (replica_pb2, "ReplicaService"),
             )
         ]  # fmt: skip
         self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
@@ -338,6 +342,7 @@ class Node:
             ),
             self._server,
         )
+        add_ReplicaServiceServicer_to_server(ReplicaService(front_end, self._consensus), self._server)
         add_SysServiceServicer_to_server(
             SysService(
                 front_end,

@@ -8,6 +8,7 @@ from holdfast.client.cli.app import SETTINGS, App, Group, pass_app, yes_option
 from holdfast.client.cli.operator_raft_join import become_node, joining_options
 from holdfast.client.cli.operator_raft_join_token import join_token
 from holdfast.client.cli.operator_raft_recover import recover
+from holdfast.client.cli.operator_raft_replica import replica
 from holdfast.client.cli.operator_snapshot import snapshot
 from holdfast.client.cli.output import table
 from holdfast.client.results import Peer, PeerList
@@ -96,6 +97,7 @@ def remove_peer(app: App, node_id: str, yes: bool) -> None:  # noqa: FBT001
 
 
 raft.add_command(snapshot)
+raft.add_command(replica)
 
 
 def _value(known: PeerList) -> dict[str, object]:

@@ -72,6 +72,9 @@ class ConsensusStatus(msgspec.Struct, frozen=True, kw_only=True):
     quorum_contact_age_s: seconds since this node knew itself to be in contact with a quorum.
     cluster_time_ms: milliseconds of leadership this cluster has seen; never jumps, whatever wall clocks do.
     membership_index: the log index of the membership in force; 0 for the one the cluster was founded with.
+    digest, state_digest: of the log and the state up to `applied_index`, in hexadecimal: equal on all replicas there.
+    state_compared_index: the latest at which the state was found to be what a majority has. state_scrubbed_index: of
+        the state whose records were all read again last. state_differing: whose state differed from this leader's.
     """
 
     node_id: str
@@ -87,6 +90,10 @@ class ConsensusStatus(msgspec.Struct, frozen=True, kw_only=True):
     cluster_time_ms: int
     peers: tuple[PeerProgress, ...]
     membership_index: int = 0
+    state_digest: str = ""
+    state_compared_index: int = 0
+    state_scrubbed_index: int = 0
+    state_differing: tuple[str, ...] = ()
 
 
 SCAN_BYTES_MAX = 1024 * 1024

@@ -15,7 +15,8 @@ from holdfast.cluster.raft.outbox import RunJob
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.storage.home import StateCopy, StateHome
 
-OnCopied = Callable[[Position, StateCopy], None]
+OnCopied = Callable[[Position, bytes, StateCopy], None]
+"""Told the position of the copy, the digest of the state there, and the copy."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,23 @@ class Copier:
             if error is not None:
                 self._on_failure(error)
             return
-        at, copies = self._machine.applied, list[StateCopy]()
+        at, digest, copies = self._machine.applied, self._machine.state_digest, list[StateCopy]()
         self.copying = True
         self._run_job(
             lambda: copies.append(self._home.copy(self._purpose)),
-            lambda error: self._copied(at, copies, on_copied, error),
+            lambda error: self._copied(at, digest, copies, on_copied, error),
         )
 
-    def _copied(self, at: Position, copies: list[StateCopy], on_copied: OnCopied, error: BaseException | None) -> None:
+    def _copied(
+        self,
+        at: Position,
+        digest: bytes,
+        copies: list[StateCopy],
+        on_copied: OnCopied,
+        error: BaseException | None,
+    ) -> None:
         self.busy = self.copying = False
         if error is not None:
             self._on_failure(error)
         else:
-            on_copied(at, copies[0])
+            on_copied(at, digest, copies[0])

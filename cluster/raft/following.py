@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from holdfast.cluster.raft.comparing import Reporting, StateMark
 from holdfast.cluster.raft.consensus import Role
 from holdfast.cluster.raft.entries import Position
 from holdfast.cluster.raft.installing import install, reconcile
@@ -28,6 +29,7 @@ from holdfast.cluster.raft.outbox import Job, OnJobDone, RunJob
 from holdfast.cluster.raft.quorum_contact import QuorumContact
 from holdfast.cluster.raft.receiving import Receiving, SnapshotReceiver
 from holdfast.cluster.raft.replica import accept, reaches
+from holdfast.cluster.raft.scrub import Scrub
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.cluster.raft.timing import Limits, Timing
 from holdfast.cluster.raft.transport import LinksTransport
@@ -66,6 +68,7 @@ class FollowingNode(VotingNode):
         self._jobs = 0
         self._run_uncounted = run_job
         self._contact = QuorumContact(clock(), timing, new_question)
+        self._doubted: set[str] = set()
         super().__init__(
             node_id, journal=journal, transport=transport, timing=timing, limits=limits,
             clock=clock, rng=rng, run_job=self._run_job, wake=wake,
@@ -76,6 +79,8 @@ class FollowingNode(VotingNode):
             on_failure=self._sync_failed,
         )  # fmt: skip
         self.commit = self.applied = reconcile(journal, machine)
+        self._reporting = Reporting()
+        self.scrub = Scrub(machine, timing, clock())
 
     def _run_job(self, job: Job, on_done: OnJobDone) -> None:
         """Run a job in the worker, and know that it runs: the stores are exchanged only when nobody uses them."""
@@ -123,9 +128,15 @@ class FollowingNode(VotingNode):
             self.log.note_founded()
         if not self.log.vouched and self.voted_for is None:
             self.set_term(self.term, node_id)  # the disk before may have voted in this term
+        self._reporting.heard(message.sample, message.agreed)
+        own = self.machine.digest_at(message.sample.index)
+        if message.sample.index and own is not None and own != message.sample.digest:
+            self._doubt(message.sample.index, node_id)
         verdict = accept(self.log, self.commit, message)
         if not verdict.accepted:
-            reply = AppendReply(self.term, False, verdict.index, message.prev_index, message.stamp, self.eligible)
+            reply = AppendReply(
+                self.term, False, verdict.index, message.prev_index, message.stamp, self.eligible, self._state_report()
+            )
             self._reply(node_id, reply, settled=True)
             return
         if not self.log.vouched and self.log.last.term == self.term:
@@ -137,7 +148,7 @@ class FollowingNode(VotingNode):
         self._trimmer.held_by_all(message.trim)
         # A heartbeat is answered with what is durable by now: reads and contact need not wait for the disk.
         index = verdict.index if message.entries else min(verdict.index, self.log.synced)
-        reply = AppendReply(self.term, True, index, 0, message.stamp, self.eligible)
+        reply = AppendReply(self.term, True, index, 0, message.stamp, self.eligible, self._state_report())
         self._reply(node_id, reply, settled=index <= self.log.synced)
 
     def _reply(self, node_id: str, reply: AppendReply, *, settled: bool) -> None:
@@ -153,6 +164,34 @@ class FollowingNode(VotingNode):
         entry = self.log.at(message.index)
         if entry is not None and entry.term == message.index_term:
             self.commit = max(self.commit, message.index)
+
+    # Comparing states
+
+    def _mark(self, index: int) -> StateMark:
+        digest = self.machine.digest_at(index) if index else None
+        return StateMark() if digest is None else StateMark(index, digest)
+
+    def _state_report(self) -> StateMark:
+        return self._mark(self._reporting.due(self.applied))
+
+    def _compare_state(self) -> None:
+        """Raises Diverged when this node's state is not what a majority has."""
+        own = self._mark(self._reporting.agreed_index)
+        if own.index:
+            self._reporting.compare(own)
+
+    def _doubt(self, index: int, other: str) -> None:
+        """This node's state and another's differ, and which is right is not known."""
+        if other not in self._doubted:
+            self._doubted.add(other)
+            _log.error(
+                "state_differs",
+                index=index,
+                member=other,
+                advice="both read their records again, and the one whose state is wrong stops; if none does, see "
+                "'Replicas that differ' in docs/operations.md",
+            )
+        self.scrub.hasten(self._clock())
 
     # Snapshots
 
@@ -189,6 +228,7 @@ class FollowingNode(VotingNode):
             return
         self._follow(self.term, self.leader_id)
         self._campaign.end()
+        self.scrub.abandon()
         self.commit = self.applied = at.index
         changed = install(ready, journal=self.log, machine=self.machine, home=self._home)
         self._receiver.installed()

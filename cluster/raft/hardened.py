@@ -222,6 +222,12 @@ class HardenedRaft(FollowingNode):
         """Whether this node leads and has applied the no-op of its term."""
         return self.leadership is not None and self.applied >= self.leadership.noop_index
 
+    @property
+    def compared_index(self) -> int:
+        """The latest index at which this node's state was found to be what a majority has; 0 before the first."""
+        agreed = 0 if self.leadership is None else self.leadership.comparison.agreed.index
+        return max(agreed, self._reporting.compared_index)
+
     def quorum_contact_age_s(self) -> float:
         """Seconds since this node knew itself to be in contact with a quorum; since its start when it never did."""
         now_s = self._clock()
@@ -251,6 +257,8 @@ class HardenedRaft(FollowingNode):
         self._asking.step(now_s, self.applied)
         if self.role is Role.FOLLOWER:
             self._asking.prove_contact(now_s)
+        self._compare_state()
+        self.scrub.step(now_s)
         ready = self._receiver.ready
         if ready is not None:
             self._install_snapshot(ready)
@@ -285,6 +293,8 @@ class HardenedRaft(FollowingNode):
         elif self.commit > committed:
             leadership.tell_commit()
         leadership.confirm_reads()
+        if leadership.compare_due(now_s):
+            leadership.comparison.take(self._mark(self.applied), self.log.configurations.voters)
         self._trimmer.held_by_all(leadership.trim_index())
         # Its own end is applied first, so that whoever asked for it is told. A disk that hangs ends this wait.
         if self._removed() and self.applied >= self.log.configurations.index:
@@ -370,6 +380,9 @@ class HardenedRaft(FollowingNode):
             self._follow(message.term, "")
         elif self.leadership is not None and message.term == self.term:
             self.leadership.replied(node_id, message)
+            comparison = self.leadership.comparison
+            if comparison.reported(node_id, message.state, self.log.configurations.voters):
+                self._doubt(message.state.index, node_id)
 
     # Membership
 
@@ -448,6 +461,7 @@ class HardenedRaft(FollowingNode):
         content = self.restores.content(restoration)
         if content is None or self._jobs:
             return
+        self.scrub.abandon()
         changed = restoring.exchange(content, machine=self.machine, home=self._home, entry=entry)
         self.applied = entry.index
         _log.warning("state_restored", index=entry.index, keys_replaced=restoration.replace_keys)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from holdfast.cluster.raft.comparing import Comparison
 from holdfast.cluster.raft.entries import Entry, Position
 from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.messages import Append, AppendReply, Commit, MalformedMessage, Message, TimeoutNow
@@ -60,6 +61,8 @@ class Leadership:
         self.commit = 0
         self.progress: dict[str, Progress] = {}
         self.rounds = ReadRounds()
+        self.comparison = Comparison(self_id)
+        self._compare_due_s = now_s
         self.held_from: int | None = None
         """The log is kept from above this index on, for a snapshot that is being sent."""
         self._round_s = now_s
@@ -176,7 +179,8 @@ class Leadership:
         )  # fmt: skip
         probe = progress.mode is Mode.PROBE
         # Followers at the same place share one message, which is then encoded once.
-        key = (self._stamp, self.commit, progress.next, self._journal.last_index, int(room), int(probe))
+        states = (self.comparison.sample.index, self.comparison.agreed.index)
+        key = (self._stamp, self.commit, progress.next, self._journal.last_index, int(room), int(probe), *states)
         if self._shared is None or self._shared[0] != key:
             entries: tuple[Entry, ...] = ()
             if room and progress.next <= self._journal.last_index:
@@ -196,6 +200,8 @@ class Leadership:
             quorum_age_ms=self._age_ms,
             entries=entries,
             contacts=self._journal.configurations.current.contacts if probe else (),
+            sample=self.comparison.sample,
+            agreed=self.comparison.agreed,
         )
 
     def _without_log(self, node_id: str) -> Entry | Position:
@@ -241,6 +247,15 @@ class Leadership:
                 match_index=progress.match,
                 advice="its data folder was replaced: remove it from the cluster and join it under a new node id",
             )
+
+    # Comparing states
+
+    def compare_due(self, now_s: float) -> bool:
+        """Whether the replicas' states are to be compared again. Says so once for each time."""
+        if now_s < self._compare_due_s:
+            return False
+        self._compare_due_s = now_s + self._timing.state_compare_s
+        return True
 
     # Handing leadership over
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from holdfast.cluster.raft.comparing import StateMark
 from holdfast.cluster.raft.entries import Count, Digest, Entry, Position
 from holdfast.cluster.raft.membership import MEMBERS_MAX, Step
 from holdfast.storage.decoding import MALFORMED
@@ -95,6 +96,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=5):
     stamp: rises with every round; echoed in the reply, which then proves contact and leadership as of that round.
     trim: the highest index that every member has durably.
     quorum_age_ms: since the leader knew itself to be in contact with a quorum.
+    sample, agreed: the leader's state at an index that it has applied; the latest state that a majority has.
     contacts: while the leader does not know the follower's log: the members and their cluster addresses, so that a
         node whose own log does not name the leader yet can answer it.
     """
@@ -109,13 +111,15 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=5):
     quorum_age_ms: Count
     entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=ENTRIES_MAX)] = ()
     contacts: Contacts = ()
+    sample: StateMark = StateMark()
+    agreed: StateMark = StateMark()
 
 
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
     """Sent when everything it claims is durable.
 
     accepted: the log equals the leader's up to `index`. Otherwise `rejected` repeats the index that did not match and
-    `index` is where the leader should try next.
+    `index` is where the leader should try next. state: the sender's, at the index of a sample.
     """
 
     term: Count
@@ -124,6 +128,7 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False)
     rejected: Count
     stamp: Count
     eligible: bool
+    state: StateMark = StateMark()
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
@@ -159,7 +164,7 @@ class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """The leader has a snapshot for a member that needs trimmed entries. Sent again, with the next `attempt`, whenever
     the transfer makes no progress; the answer says where to go on.
 
-    at, members: the state's position and the configuration in effect there.
+    at, members, state_digest: the state's position, the configuration in effect there and what the state amounts to.
     files: names and sizes; the snapshot is their contents, one behind the other.
     """
 
@@ -169,6 +174,7 @@ class SnapshotOffer(msgspec.Struct, frozen=True, array_like=True, tag=20):
     at: Position
     members: Step
     files: Annotated[tuple[tuple[FileName, Count], ...], msgspec.Meta(max_length=SNAPSHOT_FILES_MAX)]
+    state_digest: Digest
 
 
 class SnapshotChunk(msgspec.Struct, frozen=True, array_like=True, tag=21, gc=False):

@@ -335,7 +335,7 @@ class RaftNode:
         machine = self._running()
         future: asyncio.Future[CopiedState] = self._loop.create_future()
 
-        def copied(at: Position, copy: StateCopy) -> None:
+        def copied(at: Position, _digest: bytes, copy: StateCopy) -> None:
             if future.done():
                 self._run_job(copy.discard, lambda _error: None)
             else:

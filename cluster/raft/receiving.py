@@ -21,7 +21,9 @@ from holdfast.cluster.raft.messages import (
     SnapshotProgress,
 )
 from holdfast.cluster.raft.outbox import RunJob
+from holdfast.cluster.raft.scrub import verify
 from holdfast.cluster.raft.sending import check_of
+from holdfast.cluster.raft.statedigest import Content
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.proto.errors import Corruption
 from holdfast.storage.home import Reception, StateHome, checked_files
@@ -37,6 +39,7 @@ class Receiving:
         self.id = offer.id
         self.attempt = offer.attempt
         self.restart = Restart(offer.at, offer.members)
+        self.state_digest = offer.state_digest
         self.size = sum(size for _, size in offer.files)
         self.reception = reception
         self.expected = 0
@@ -148,13 +151,19 @@ class SnapshotReceiver:
 
 
 def _verify(current: Receiving, digest: bytes) -> None:
-    """In the worker: make it durable, compare, and open it, as the node will. Raises Corruption."""
+    """In the worker: make it durable, compare, open it as the node will, and read every record. Raises Corruption."""
     if current.reception.finish() != digest:
         raise Corruption("the SHA-256 over names, sizes and contents is another one than the leader's")
     store = current.reception.open()
     try:
-        if StateMachine(store).applied != current.restart.at:
+        machine = StateMachine(store)
+        if machine.applied != current.restart.at:
             raise Corruption("the state stands at another position than was said")
+        if machine.state_digest != current.state_digest:
+            raise Corruption("the state amounts to something else than was said")
+        found = Content()
+        found.add_all(machine.records())
+        verify(found, machine.content)
         # RocksDB has replayed its log: what it wrote meanwhile is to be durable as well.
         store.sync()
     finally:

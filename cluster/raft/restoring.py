@@ -14,8 +14,9 @@ import msgspec
 
 from holdfast.cluster.raft.changes import OnChangeDone
 from holdfast.cluster.raft.entries import Entry, Kind
-from holdfast.cluster.raft.statemachine import DATA, StateMachine, take_over
-from holdfast.proto.errors import Conflict, Fatal, HoldfastError
+from holdfast.cluster.raft.statedigest import Content
+from holdfast.cluster.raft.statemachine import DATA, RESTORED_SUM, StateMachine, take_over
+from holdfast.proto.errors import Conflict, Corruption, Fatal, HoldfastError
 from holdfast.storage.batch import Precondition
 from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.home import Reception, StateHome
@@ -68,18 +69,22 @@ def before_restore(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
 
 def fill(store: Store, records: Iterable[tuple[bytes, bytes]]) -> Iterable[int]:
     """Put a file's records into a staged store, a batch at a time; yields how many bytes each batch held. Synced when
-    it is exhausted."""
+    it is exhausted. The sum over those that no restore leaves out is kept with them, so that nobody has to read them
+    again while the state is being exchanged."""
     batch: list[tuple[bytes, bytes]] = []
     size = 0
+    total = Content()
     for key, value in records:
         batch.append((DATA + key, bytes(8) + value))
+        if not CLEAR_NAMES_START <= key < CLEAR_NAMES_END:
+            total.replace(key, None, bytes(8) + value)
         size += len(key) + len(value)
         if len(batch) >= WRITTEN_PER_BATCH or size >= 256 * 1024:
             store.write(batch)
             yield size
             batch, size = [], 0
+    store.write([*batch, (RESTORED_SUM, total.encoded())])
     if batch:
-        store.write(batch)
         yield size
     store.sync()
 
@@ -178,7 +183,20 @@ def _complete(content: Reception, machine: StateMachine, entry: Entry, restorati
             kept = list(machine.store.scan(DATA + CLEAR_NAMES_START, DATA + CLEAR_NAMES_END))
             if kept:
                 store.write(kept)
-        take_over(store, machine, entry, keys_replaced=restoration.replace_keys, content=restoration.sha256)
+        total = Content(_sum_of(store))
+        clear = store.scan(DATA + CLEAR_NAMES_START, DATA + CLEAR_NAMES_END)
+        total.add_all((key[len(DATA) :], stored) for key, stored in clear)
+        take_over(
+            store, machine, entry, keys_replaced=restoration.replace_keys, sha256=restoration.sha256,
+            content=total.encoded(),
+        )  # fmt: skip
         store.sync()
     finally:
         store.close()
+
+
+def _sum_of(store: Store) -> bytes:
+    total = store.get(RESTORED_SUM)
+    if total is None:
+        raise Corruption("the content that was prepared for a restore is not complete; start the node again")
+    return total

@@ -37,9 +37,10 @@ def check_of(offset: int, data: bytes) -> int:
 class Snapshot:
     """A copy of the state that is being sent. `read` runs in the worker, one at a time."""
 
-    def __init__(self, identity: bytes, at: Position, members: Step, copy: StateCopy) -> None:
+    def __init__(self, identity: bytes, at: Position, state_digest: bytes, members: Step, copy: StateCopy) -> None:
         self.id = identity
         self.at = at
+        self.state_digest = state_digest
         self.members = members
         self.copy = copy
         self.size = sum(size for _, size in copy.files)
@@ -136,9 +137,9 @@ class SnapshotSender:
         else:
             self._go_on(self._snapshot, self._transfer, now_s)
 
-    def _copied(self, at: Position, copy: StateCopy) -> None:
+    def _copied(self, at: Position, state_digest: bytes, copy: StateCopy) -> None:
         identity = self._rng.getrandbits(128).to_bytes(16, "big")
-        self._snapshot = Snapshot(identity, at, self._journal.configurations.at(at.index), copy)
+        self._snapshot = Snapshot(identity, at, state_digest, self._journal.configurations.at(at.index), copy)
         if self._ended:
             self._drop_snapshot()
             return
@@ -171,8 +172,9 @@ class SnapshotSender:
             self._attempts += 1
             transfer.attempt = self._attempts
             offer = SnapshotOffer(
-                self._term, snapshot.id, transfer.attempt, snapshot.at, snapshot.members, snapshot.copy.files
-            )
+                self._term, snapshot.id, transfer.attempt, snapshot.at, snapshot.members, snapshot.copy.files,
+                snapshot.state_digest,
+            )  # fmt: skip
             self._send(transfer.member, offer)
         in_flight = transfer.next - transfer.acknowledged
         if (

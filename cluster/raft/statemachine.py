@@ -5,22 +5,25 @@
     "t" cluster time (8 bytes) request key -> empty: request records in the order of time, for pruning
     "m"                                  -> how far it has applied (`AppliedMeta`)
     "c"                                  -> the configuration at that point
+    "s"                                  -> only in a state that was restored: see `take_over`
 
-Every chunk of entries is one atomic write of data and `AppliedMeta`. The write is not synced: after a crash the log
-is applied again from wherever the store stands.
+Every chunk of entries is one atomic write of data and `AppliedMeta`, which holds the digests of `statedigest.py`. The
+write is not synced: after a crash the log is applied again from wherever the store stands.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated
 
 import msgspec
 
 from holdfast.cluster.raft.consensus import SCAN_BYTES_MAX, Applied, Conflicted, Duplicate, Outcome
-from holdfast.cluster.raft.entries import DIGEST_BYTES, ORIGIN_DIGEST, Entry, Kind, Position, split_batches
+from holdfast.cluster.raft.entries import ORIGIN_DIGEST, Digest, Entry, Kind, Position, split_batches
+from holdfast.cluster.raft.statedigest import CONTENT_BYTES, Content, roll, roll_restore, together
 from holdfast.proto.errors import Corruption, Fatal
 from holdfast.storage.batch import Batch, Record
 from holdfast.storage.decoding import MALFORMED
@@ -38,22 +41,28 @@ _REQUEST = b"r"
 _REQUEST_TIME = b"t"
 _META = b"m"
 _CONFIGURATION = b"c"
+RESTORED_SUM = b"s"
 _U64 = struct.Struct(">Q")
-FORMAT = 1
+FORMAT = 2
+
+DIGESTS_KEPT = 4096
+"""For how many of the latest entries the state's digest is remembered, so that it can be compared."""
+
+_Content = Annotated[bytes, msgspec.Meta(min_length=CONTENT_BYTES, max_length=CONTENT_BYTES)]
 
 
 class AppliedMeta(msgspec.Struct, frozen=True, array_like=True):
     """How far the state machine has come.
 
-    at: the last entry applied. state_digest: rolls over the outcome of every batch; equal inputs on two replicas that
-    gave different outcomes show here.
+    at: the last entry applied. outcomes, content: the digests of all outcomes and of all records there.
     restored_at: the entry that replaced the state last; 0 when none did. Every record counts as written there or later.
     keys_replaced_at: the same of the last one that also replaced the seal and the keyring.
     """
 
     format: int = FORMAT
     at: Position = Position()
-    state_digest: bytes = ORIGIN_DIGEST
+    outcomes: Digest = ORIGIN_DIGEST
+    content: _Content = bytes(CONTENT_BYTES)
     restored_at: int = 0
     keys_replaced_at: int = 0
 
@@ -84,6 +93,7 @@ class StateMachine:
             raise Corruption(f"the state has format {self._meta.format}; this build reads format {FORMAT}")
         if stored is None and store.seek(b"") is not None:
             raise Corruption("the state has records but no header; rebuild this node from its peers")
+        self._digests = {self.applied.index: self.state_digest}
 
     @property
     def store(self) -> Store:
@@ -102,15 +112,27 @@ class StateMachine:
 
     @property
     def state_digest(self) -> bytes:
-        """The rolling digest of all outcomes."""
-        return self._meta.state_digest
+        """What the state at `applied` amounts to: equal on every replica that has come as far."""
+        return together(self._meta.outcomes, self._meta.content)
+
+    def digest_at(self, index: int) -> bytes | None:
+        """The state's digest after the entry at `index`; None when it is not remembered."""
+        return self._digests.get(index)
+
+    @property
+    def content(self) -> bytes:
+        """The kept sum over all records."""
+        return self._meta.content
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """All records as they are stored at the time of the call: what `content` is the sum of."""
+        for key, stored in self._store.scan(DATA, successor(DATA)):
+            yield key[len(DATA) :], stored
 
     def get(self, key: bytes) -> Record | None:
         """The record under a physical key."""
-        stored = self._store.get(DATA + key)
-        if stored is None:
-            return None
-        return Record(stored[8:], max(_U64.unpack_from(stored)[0], self._meta.restored_at))
+        stored = self.stored(key)
+        return None if stored is None else Record(stored[8:], self.revision_of(stored))
 
     def keys(self, prefix: bytes) -> list[bytes]:
         """The physical keys that begin with a prefix."""
@@ -122,7 +144,7 @@ class StateMachine:
         found: list[tuple[bytes, Record]] = []
         size = 0
         for key, stored in self._store.scan(DATA + after + b"\x00" if after else DATA, successor(DATA)):
-            found.append((key[len(DATA) :], Record(stored[8:], _U64.unpack_from(stored)[0])))
+            found.append((key[len(DATA) :], Record(stored[8:], self.revision_of(stored))))
             size += len(stored)
             if len(found) >= limit or size >= SCAN_BYTES_MAX:
                 break
@@ -145,12 +167,22 @@ class StateMachine:
         puts.append((_META, msgspec.msgpack.encode(run.meta)))
         self._store.write(puts, deletes + pruned)
         self._meta = run.meta
+        self._remember(run.digests)
         return Chunk(outcomes, list(run.records))
 
-    def revision(self, key: bytes) -> int:
-        """The revision of a record; 0 when there is none."""
-        stored = self._store.get(DATA + key)
-        return 0 if stored is None else max(_U64.unpack_from(stored)[0], self._meta.restored_at)
+    def _remember(self, digests: dict[int, bytes]) -> None:
+        self._digests.update(digests)
+        excess = len(self._digests) - DIGESTS_KEPT
+        for index in list(islice(self._digests, max(0, excess))):
+            del self._digests[index]
+
+    def stored(self, key: bytes) -> bytes | None:
+        """A record as it is stored."""
+        return self._store.get(DATA + key)
+
+    def revision_of(self, stored: bytes) -> int:
+        """The revision of a stored record."""
+        return max(int(_U64.unpack_from(stored)[0]), self._meta.restored_at)
 
     def _remembered(self, request_key: bytes, now_ms: int) -> bytes | None:
         stored = self._store.get(_REQUEST + request_key)
@@ -174,16 +206,18 @@ class StateMachine:
         return keys
 
 
-def take_over(store: Store, machine: StateMachine, entry: Entry, *, keys_replaced: bool, content: bytes) -> None:
+def take_over(
+    store: Store, machine: StateMachine, entry: Entry, *, keys_replaced: bool, sha256: bytes, content: bytes
+) -> None:
     """Give a store that holds other records the place of a machine's state after `entry`, which replaces all records.
+    sha256: of the file that they came from. content: the sum over them.
 
     Request records are not taken over: what they say was done is gone, so that a retry must do it again."""
     before = machine._meta  # noqa: SLF001 - the two are one
     position = Position(entry.index, entry.term, entry.cluster_time_ms, entry.digest)
-    state = hashlib.blake2b(before.state_digest + _U64.pack(entry.index) + b"r" + content, digest_size=DIGEST_BYTES)
-    meta = AppliedMeta(
-        FORMAT, position, state.digest(), entry.index, entry.index if keys_replaced else before.keys_replaced_at
-    )
+    outcomes = roll_restore(before.outcomes, entry.index, sha256)
+    keys_replaced_at = entry.index if keys_replaced else before.keys_replaced_at
+    meta = AppliedMeta(FORMAT, position, outcomes, content, entry.index, keys_replaced_at)
     configuration = machine.store.get(_CONFIGURATION)
     puts = [(_META, msgspec.msgpack.encode(meta))]
     if configuration is not None:
@@ -196,13 +230,19 @@ def _expired_at(recorded_ms: int, now_ms: int) -> bool:
 
 
 class _Run:
-    """One apply: what its entries have changed so far, over the store as it was before."""
+    """One apply: what its entries have changed so far, over the store as it was before.
+
+    records: as they will be stored; None for those that go. digests: of the state after each entry.
+    """
 
     def __init__(self, machine: StateMachine, meta: AppliedMeta) -> None:
         self._machine = machine
         self.meta = meta
-        self.records: dict[bytes, tuple[int, bytes] | None] = {}
+        self.records: dict[bytes, bytes | None] = {}
         self.requests: dict[bytes, tuple[int, bytes]] = {}
+        self.digests: dict[int, bytes] = {}
+        self._read: dict[bytes, bytes | None] = {}
+        self._content = Content(meta.content)
         self._configuration: bytes | None = None
 
     def entry(self, entry: Entry) -> list[Outcome]:
@@ -220,8 +260,9 @@ class _Run:
         elif entry.kind is Kind.MEMBERSHIP:
             self._configuration = entry.payload
         position = Position(entry.index, entry.term, entry.cluster_time_ms, entry.digest)
-        digest = _roll(self.meta.state_digest, entry.index, outcomes)
-        self.meta = msgspec.structs.replace(self.meta, at=position, state_digest=digest)
+        rolled, content = roll(self.meta.outcomes, entry.index, outcomes), self._content.encoded()
+        self.meta = msgspec.structs.replace(self.meta, at=position, outcomes=rolled, content=content)
+        self.digests[entry.index] = together(rolled, content)
         return outcomes
 
     def _batch(self, batch: Batch, entry: Entry) -> Outcome:
@@ -233,18 +274,27 @@ class _Run:
             if self._revision(precondition.key) != precondition.revision:
                 return Conflicted(precondition.key)
         for put in batch.puts:
-            self.records[put.key] = (entry.index, put.value)
+            self._change(put.key, _U64.pack(entry.index) + put.value)
         for key in batch.deletes:
-            self.records[key] = None
+            self._change(key, None)
         if batch.request is not None:
             self.requests[batch.request.key] = (entry.cluster_time_ms, batch.request.response)
         return Applied(entry.index)
 
+    def _change(self, key: bytes, stored: bytes | None) -> None:
+        self._content.replace(key, self._stored(key), stored)
+        self.records[key] = stored
+
     def _revision(self, key: bytes) -> int:
+        stored = self._stored(key)
+        return 0 if stored is None else self._machine.revision_of(stored)
+
+    def _stored(self, key: bytes) -> bytes | None:
         if key in self.records:
-            record = self.records[key]
-            return 0 if record is None else record[0]
-        return self._machine.revision(key)
+            return self.records[key]
+        if key not in self._read:
+            self._read[key] = self._machine.stored(key)
+        return self._read[key]
 
     def _remembered(self, request_key: bytes, now_ms: int) -> bytes | None:
         recorded = self.requests.get(request_key)
@@ -260,23 +310,10 @@ class _Run:
             if record is None:
                 deletes.append(DATA + key)
             else:
-                puts.append((DATA + key, _U64.pack(record[0]) + record[1]))
+                puts.append((DATA + key, record))
         for key, (time_ms, response) in self.requests.items():
             puts.append((_REQUEST + key, _U64.pack(time_ms) + response))
             puts.append((_REQUEST_TIME + _U64.pack(time_ms) + key, b""))
         if self._configuration is not None:
             puts.append((_CONFIGURATION, self._configuration))
         return puts, deletes
-
-
-def _roll(previous: bytes, index: int, outcomes: Sequence[Outcome]) -> bytes:
-    state = hashlib.blake2b(previous, digest_size=DIGEST_BYTES)
-    state.update(_U64.pack(index))
-    for outcome in outcomes:
-        if isinstance(outcome, Applied):
-            state.update(b"a")
-        elif isinstance(outcome, Conflicted):
-            state.update(b"c" + outcome.key)
-        else:
-            state.update(b"d" + outcome.response)
-    return state.digest()

@@ -9,6 +9,7 @@ from holdfast.cluster.raft.hardened import HardenedRaft
 def status_of(machine: HardenedRaft, now_s: float) -> ConsensusStatus:
     """The state of the consensus module as of now (seconds of the machine's clock)."""
     applied = machine.machine.applied
+    comparison = None if machine.leadership is None else machine.leadership.comparison
     return ConsensusStatus(
         node_id=machine.node_id,
         role=machine.role,
@@ -22,6 +23,10 @@ def status_of(machine: HardenedRaft, now_s: float) -> ConsensusStatus:
         quorum_contact_age_s=machine.quorum_contact_age_s(),
         cluster_time_ms=applied.cluster_time_ms,
         membership_index=machine.log.configurations.index if machine.log.configurations.index > 1 else 0,
+        state_digest=machine.machine.state_digest.hex(),
+        state_compared_index=machine.compared_index,
+        state_scrubbed_index=machine.scrub.scrubbed_index,
+        state_differing=() if comparison is None else tuple(comparison.differing(machine.log.configurations.peers)),
         peers=tuple(_peer(machine, member, now_s) for member in machine.log.configurations.current.members),
     )
 

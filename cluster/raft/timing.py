@@ -24,6 +24,8 @@ class Timing:
     snapshot_retry_s: a snapshot that makes no progress for this long is offered again.
     snapshot_keep_s: how long a snapshot is kept for members that lost their session while it was sent.
     away_s: a member that was not heard for this long does not keep the log from being trimmed.
+    state_compare_s: how often the leader has the replicas' states compared.
+    scrub_interval_s: how long after reading all of its records a node begins again. scrub_bytes_per_s: how fast.
     tick_s: the timer that drives the machine when nothing else does.
     """
 
@@ -39,6 +41,9 @@ class Timing:
     snapshot_retry_s: float = 1.0
     snapshot_keep_s: float = 20.0
     away_s: float = 5.0
+    state_compare_s: float = 1.0
+    scrub_interval_s: float = 86_400.0
+    scrub_bytes_per_s: int = 4 * MIB
     tick_s: float = 0.01
 
 

@@ -27,7 +27,7 @@ from holdfast.proto.v1 import kv_pb2, kv_pb2_grpc, sys_pb2, sys_pb2_grpc
 
 DEADLINE_S = 60.0
 MARKERS = ("s3cr3t-marker", "name-marker")
-SERVICES = ["KvService", "SysService", "RaftService", "LogicalService", "KeysService"]
+SERVICES = ["KvService", "SysService", "RaftService", "LogicalService", "KeysService", "ReplicaService"]
 
 
 @dataclass

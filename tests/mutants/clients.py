@@ -122,8 +122,8 @@ MUTANTS = (
         "precondition_blind_within_a_chunk",
         "whether a precondition holds depends on how entries fall into chunks, and replicas differ",
         raft("statemachine"),
-        "        if key in self.records:\n            record",
-        "        if key in self.requests:\n            record",
+        "        if key in self.records:\n            return self.records[key]",
+        "        if key in self.requests:\n            return self.records[key]",
         (
             safety("preconditions_see_what_earlier_batches_of_the_same_entry_and_chunk_did"),
             "tests/property/raft/test_raft_properties.py::test_the_outcomes_do_not_depend_on_chunks_or_crashes",

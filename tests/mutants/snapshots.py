@@ -62,8 +62,8 @@ MUTANTS = (
         "snapshot_position_not_compared",
         "the log begins anew at another place than the state stands",
         raft("receiving"),
-        "        if StateMachine(store).applied != current.restart.at:",
-        "        if StateMachine(store).applied.index < 0:",
+        "        if machine.applied != current.restart.at:",
+        "        if machine.applied.index < 0:",
         (unit("snapshots", "a_snapshot_that_stands_elsewhere_than_it_says_is_not_installed"),),
     ),
     Mutant(

@@ -24,7 +24,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from holdfast.proto import errors
 from holdfast.proto.errors import HoldfastError
-from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, sys_pb2
+from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, replica_pb2, sys_pb2
 from holdfast.server import certs
 
 TOKEN = "hvs.fake-root-token"
@@ -391,14 +391,24 @@ class FakeNode:
         self.cluster.peers.remove(request.node_id)
         return raft_pb2.RemovePeerResponse(index=42)
 
+    # Replica
+
+    def _State(
+        self, _request: replica_pb2.ReplicaStateRequest, _metadata: dict[str, str]
+    ) -> replica_pb2.ReplicaStateResponse:
+        return replica_pb2.ReplicaStateResponse(
+            node_id="node-1", applied_index=40, state_digest=b"s" * 16, log_digest=b"l" * 16, compared_index=38,
+            differing=["node-3"],
+        )  # fmt: skip
+
 
 class _Handler(grpc.GenericRpcHandler):
-    """Routes every method of the four services to `FakeNode.serve`."""
+    """Routes every method of the services to `FakeNode.serve`."""
 
     def __init__(self, node: FakeNode) -> None:
         self._node = node
         self._methods: dict[str, tuple[str, Any, Any]] = {}
-        for module in (kv_pb2, logical_pb2, raft_pb2, sys_pb2):
+        for module in (kv_pb2, logical_pb2, raft_pb2, replica_pb2, sys_pb2):
             for service in module.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     request = getattr(module, method.input_type.name)

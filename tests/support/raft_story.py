@@ -32,7 +32,10 @@ SMALL = Limits(
     log_tail=8, log_lag=20, trim_step=5, trim_max=40, group_count=4, append_bytes=200, window_messages=4,
     apply_entries=3, snapshot_chunk_bytes=500, snapshot_window_bytes=2000,
 )  # fmt: skip
-TIMES = Timing(snapshot_bytes_per_s=60_000, snapshot_retry_s=0.15, snapshot_keep_s=1.0, away_s=0.4, disk_stall_s=0.6)
+TIMES = Timing(
+    snapshot_bytes_per_s=60_000, snapshot_retry_s=0.15, snapshot_keep_s=1.0, away_s=0.4, disk_stall_s=0.6,
+    state_compare_s=0.1, scrub_interval_s=0.7,
+)  # fmt: skip
 
 
 class Story:

@@ -109,13 +109,16 @@ class World:
         self.pool = pool
         self.limits = limits
         self.timing = timing or Timing(
-            snapshot_bytes_per_s=60_000, snapshot_retry_s=0.15, snapshot_keep_s=1.0, away_s=0.4
-        )
+            snapshot_bytes_per_s=60_000, snapshot_retry_s=0.15, snapshot_keep_s=1.0, away_s=0.4,
+            state_compare_s=0.1, scrub_interval_s=0.7,
+        )  # fmt: skip
         self.clock_spread = clock_spread
         self.on_start = on_start
         self.trace = Trace(lambda: self.now_s, hashed=hashed)
         self.checks = Checks(self)
         self.network = Network(self)
+        self.may_stop = False
+        self.stopped: dict[str, Fatal] = {}
         self.death_in_install = 0.0
         self.installs = 0
         self.deaths_in_install = 0
@@ -299,7 +302,8 @@ class World:
         """The machine gave up, and its process ends: it must have a reason."""
         if isinstance(error.__cause__, Violation):
             raise error.__cause__
-        if not self._disk_failed(process.node_id):
+        self.stopped[process.node_id] = error
+        if not (self.may_stop or self._disk_failed(process.node_id)):
             raise Violation(f"{process.node_id} stopped itself: {error}") from error
         self.trace.count("stopped by a failed sync", process.node_id)
         if process.alive:

@@ -386,6 +386,12 @@ def test_members_are_listed_added_and_removed(command: Holdfast) -> None:
     assert command("operator", "step-down").out == "node-2 leads now.\n"
 
 
+def test_a_nodes_digest_is_shown(command: Holdfast) -> None:
+    lines = dict(line.split("    ", 1) for line in command("operator", "raft", "replica").out.splitlines()[2:])
+    assert lines["State Digest"].strip() == (b"s" * 16).hex()
+    assert command("operator", "raft", "replica", "-format=json").json()["data"]["compared_index"] == 38
+
+
 def test_any_engine_is_reached_by_path(command: Holdfast) -> None:
     written = command("write", "x/y", "a=1", "-format=json").json()
     assert written["data"] == {"operation": "OPERATION_WRITE", "path": "x/y", "given": {"a": "1"}}

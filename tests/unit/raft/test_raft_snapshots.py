@@ -40,12 +40,13 @@ class Leader:
             self.log += entries_of(self.log[-1], put(b"k%d" % n, b"v"), term=term)
         machine.apply(self.log)
         self.at = position(self.log[-1])
+        self.state_digest = machine.state_digest
         self.copy: StateCopy = self.home.copy()
         self.size = sum(size for _, size in self.copy.files)
 
     def offer(self, *, attempt: int = 1, at: Position | None = None, identity: bytes = ID) -> None:
         members = self.node.machine.log.configurations.at(1)
-        offer = SnapshotOffer(self.term, identity, attempt, at or self.at, members, self.copy.files)
+        offer = SnapshotOffer(self.term, identity, attempt, at or self.at, members, self.copy.files, self.state_digest)
         self.node.hear("b", offer)
 
     def digest(self) -> bytes:
@@ -90,7 +91,9 @@ def test_a_snapshot_takes_the_place_of_state_and_log() -> None:
 
 def test_a_snapshot_of_an_earlier_term_is_refused_with_the_term() -> None:
     node = Alone()
-    node.hear("c", SnapshotOffer(9, ID, 1, Position(5, 4, 0, bytes(16)), node.machine.log.configurations.at(1), ()))
+    node.hear(
+        "c", SnapshotOffer(9, ID, 1, Position(5, 4, 0, bytes(16)), node.machine.log.configurations.at(1), (), bytes(16))
+    )
     node.take(SnapshotProgress)
     leader = Leader(node)
     leader.offer()
