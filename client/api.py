@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from holdfast.client.calls import kv, logical, raft, replica, sys
+from holdfast.client.calls import autopilot, kv, logical, raft, replica, sys
 from holdfast.client.calls.call import Call
 from holdfast.client.results import (
+    AutopilotConfiguration,
+    AutopilotState,
     ClusterUnseal,
     Health,
     InitResult,
@@ -274,6 +276,45 @@ class Raft:
         digest = client.raft.replica_state().state_digest
         """
         return self._run(replica.state())
+
+    def autopilot_state(self) -> AutopilotState:
+        """The members' health, as the leader sees it.
+
+        tolerance = client.raft.autopilot_state().failure_tolerance
+        """
+        return self._run(autopilot.state())
+
+    def autopilot_config(self) -> AutopilotConfiguration:
+        """What autopilot may do.
+
+        config = client.raft.autopilot_config()
+        """
+        return self._run(autopilot.get_configuration())
+
+    def set_autopilot_config(
+        self,
+        *,
+        cleanup_dead_servers: bool | None = None,
+        dead_server_last_contact_threshold: timedelta | None = None,
+        min_quorum: int | None = None,
+        server_stabilization_time: timedelta | None = None,
+        last_contact_threshold: timedelta | None = None,
+        max_trailing_logs: int | None = None,
+    ) -> AutopilotConfiguration:
+        """Change what is given and leave the rest. Raises InvalidArgument.
+
+        client.raft.set_autopilot_config(cleanup_dead_servers=True, min_quorum=3)
+        """
+        return self._run(
+            autopilot.set_configuration(
+                cleanup_dead_servers=cleanup_dead_servers,
+                dead_server_last_contact_threshold=dead_server_last_contact_threshold,
+                min_quorum=min_quorum,
+                server_stabilization_time=server_stabilization_time,
+                last_contact_threshold=last_contact_threshold,
+                max_trailing_logs=max_trailing_logs,
+            )
+        )
 
 
 class Logical:

@@ -8,9 +8,11 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.client import api
 from holdfast.client.api import Results
-from holdfast.client.calls import kv, logical, raft, replica, sys
+from holdfast.client.calls import autopilot, kv, logical, raft, replica, sys
 from holdfast.client.calls.call import Call
 from holdfast.client.results import (
+    AutopilotConfiguration,
+    AutopilotState,
     ClusterUnseal,
     Health,
     InitResult,
@@ -186,6 +188,36 @@ class AsyncRaft:
     @documented_as(api.Raft.replica_state)
     async def replica_state(self) -> ReplicaState:
         return await self._run(replica.state())
+
+    @documented_as(api.Raft.autopilot_state)
+    async def autopilot_state(self) -> AutopilotState:
+        return await self._run(autopilot.state())
+
+    @documented_as(api.Raft.autopilot_config)
+    async def autopilot_config(self) -> AutopilotConfiguration:
+        return await self._run(autopilot.get_configuration())
+
+    @documented_as(api.Raft.set_autopilot_config)
+    async def set_autopilot_config(
+        self,
+        *,
+        cleanup_dead_servers: bool | None = None,
+        dead_server_last_contact_threshold: timedelta | None = None,
+        min_quorum: int | None = None,
+        server_stabilization_time: timedelta | None = None,
+        last_contact_threshold: timedelta | None = None,
+        max_trailing_logs: int | None = None,
+    ) -> AutopilotConfiguration:
+        return await self._run(
+            autopilot.set_configuration(
+                cleanup_dead_servers=cleanup_dead_servers,
+                dead_server_last_contact_threshold=dead_server_last_contact_threshold,
+                min_quorum=min_quorum,
+                server_stabilization_time=server_stabilization_time,
+                last_contact_threshold=last_contact_threshold,
+                max_trailing_logs=max_trailing_logs,
+            )
+        )
 
 
 class AsyncLogical:

@@ -101,6 +101,45 @@ class SealStatus:
 
 
 @dataclass(frozen=True)
+class AutopilotServer:
+    """A member as the leader's autopilot sees it. stable: for how long it has been as healthy as it is, in the present
+    leader's term."""
+
+    node_id: str
+    address: str
+    leader: bool
+    voter: bool
+    healthy: bool
+    stable: timedelta
+    last_contact: timedelta
+    last_index: int
+    last_term: int
+
+
+@dataclass(frozen=True)
+class AutopilotState:
+    """The members' health. failure_tolerance: how many healthy voters could fail without loss of quorum."""
+
+    healthy: bool
+    failure_tolerance: int
+    leader: str
+    voters: tuple[str, ...]
+    servers: tuple[AutopilotServer, ...]
+
+
+@dataclass(frozen=True)
+class AutopilotConfiguration:
+    """What autopilot may do; the names and meanings are Vault's."""
+
+    cleanup_dead_servers: bool
+    dead_server_last_contact_threshold: timedelta
+    min_quorum: int
+    server_stabilization_time: timedelta
+    last_contact_threshold: timedelta
+    max_trailing_logs: int
+
+
+@dataclass(frozen=True)
 class ReplicaState:
     """What a node's copy of the state amounts to. Two nodes of the same `applied_index` must have the same digests.
 

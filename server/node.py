@@ -23,8 +23,10 @@ from grpc_reflection.v1alpha import reflection
 import holdfast
 from holdfast.cluster.peer.network import PeerNetwork
 from holdfast.cluster.peer.tls import Kind, PeerTls
+from holdfast.cluster.raft.autopilot import AutopilotConfig
 from holdfast.cluster.raft.consensus import Consensus, Member, Role
 from holdfast.cluster.raft.node import RaftNode
+from holdfast.cluster.raft.timing import Timing
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
 from holdfast.cluster.snapshot.distribution import Distribution
@@ -38,6 +40,7 @@ from holdfast.core.plugin import Engine
 from holdfast.engines.kv.engine import KvEngine
 from holdfast.proto.errors import Fatal, HoldfastError, Uninitialized
 from holdfast.proto.v1 import (
+    autopilot_pb2,
     join_pb2,
     keys_pb2,
     kv_pb2,
@@ -48,6 +51,7 @@ from holdfast.proto.v1 import (
     snapshot_pb2,
     sys_pb2,
 )
+from holdfast.proto.v1.autopilot_pb2_grpc import add_AutopilotServiceServicer_to_server
 from holdfast.proto.v1.join_pb2_grpc import add_JoinServiceServicer_to_server
 from holdfast.proto.v1.keys_pb2_grpc import add_KeysServiceServicer_to_server
 from holdfast.proto.v1.kv_pb2_grpc import add_KvServiceServicer_to_server
@@ -59,6 +63,7 @@ from holdfast.proto.v1.snapshot_pb2_grpc import add_SnapshotServiceServicer_to_s
 from holdfast.proto.v1.sys_pb2_grpc import add_SysServiceServicer_to_server
 from holdfast.server import identity
 from holdfast.server.auditing import Auditing
+from holdfast.server.autopilot_service import AutopilotService
 from holdfast.server.certificates import Certificates
 from holdfast.server.config import ConfigError, NodeConfig, TlsFiles, parse_address
 from holdfast.server.errors import not_joined
@@ -164,6 +169,7 @@ class Node:
             on_fatal=self._on_fatal,
             on_left_behind=lambda lineage: identity.leave_behind(data, lineage),
             limits=config.raft.limits,
+            timing=Timing(server_stabilization_s=AutopilotConfig().server_stabilization_time_s),
         )
         self._consensus: Consensus = MeasuredConsensus(self._raft, self._metrics, sources.monotonic)
         self._seal = SealManager(
@@ -262,7 +268,7 @@ class Node:
                 (kv_pb2, "KvService"), (sys_pb2, "SysService"), (raft_pb2, "RaftService"),
                 (logical_pb2, "LogicalService"), (snapshot_pb2, "SnapshotService"),
                 (seal_provider_pb2, "SealProviderService"), (keys_pb2, "KeysService"), (join_pb2, "JoinService"),
-                (replica_pb2, "ReplicaService"),
+                (replica_pb2, "ReplicaService"), (autopilot_pb2, "AutopilotService"),
             )
         ]  # fmt: skip
         self._grpc_health = GrpcHealth(services=services, state=lambda: self._health().state)
@@ -339,6 +345,17 @@ class Node:
                     wall_clock=sources.wall_clock,
                     on_fatal=self._on_fatal,
                 ),
+            ),
+            self._server,
+        )
+        add_AutopilotServiceServicer_to_server(
+            AutopilotService(
+                front_end,
+                seat=self._raft,
+                consensus=self._consensus,
+                calls=self._network,
+                authorize=self._core.authorize,
+                on_fatal=self._on_fatal,
             ),
             self._server,
         )

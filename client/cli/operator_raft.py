@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from holdfast.client.cli.app import SETTINGS, App, Group, pass_app, yes_option
+from holdfast.client.cli.operator_raft_autopilot import autopilot
 from holdfast.client.cli.operator_raft_join import become_node, joining_options
 from holdfast.client.cli.operator_raft_join_token import join_token
 from holdfast.client.cli.operator_raft_recover import recover
@@ -98,6 +99,7 @@ def remove_peer(app: App, node_id: str, yes: bool) -> None:  # noqa: FBT001
 
 raft.add_command(snapshot)
 raft.add_command(replica)
+raft.add_command(autopilot)
 
 
 def _value(known: PeerList) -> dict[str, object]:

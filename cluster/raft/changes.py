@@ -40,8 +40,8 @@ class MemberChanges:
             raise Conflict("another membership change is under way, or the leader is new; try again in a moment")
         self._waiting[self._append(configuration)] = on_done
 
-    def promote_learners(self, leadership: Leadership, now_s: float) -> None:
-        """Make a voter of a learner that is to be one and has caught up."""
+    def promote_learners(self, leadership: Leadership, now_s: float, *, may_vote: Callable[[str], bool]) -> None:
+        """Make a voter of a learner that is to be one, may be one by now, and has caught up."""
         current = self._journal.configurations.current
         if not current.promoting or not self._settled(leadership):
             return
@@ -50,12 +50,24 @@ class MemberChanges:
             within_s = self._timing.election_min_s
             if (
                 progress is not None
+                and may_vote(node_id)
                 and progress.kept_up(leadership.commit, now_s, within_s=within_s)
                 and progress.connected
             ):
                 _log.info("learner_promoted", member=node_id)
                 self._append(current.promoted(node_id))
                 return
+
+    def remove_dead(self, leadership: Leadership, node_id: str, *, silent_s: float) -> None:
+        """Remove a member that is dead, unless another change is under way."""
+        if self._settled(leadership):
+            _log.warning(
+                "dead_server_removed",
+                member=node_id,
+                silent_s=round(silent_s),
+                advice="it is no member any more; if the machine is back, join it under a new node id",
+            )
+            self._append(self._journal.configurations.current.without(node_id))
 
     def applied(self, index: int) -> OnChangeDone | None:
         """The change at `index` is applied: who is to be told."""

@@ -41,6 +41,7 @@ from holdfast.cluster.raft.messages import (
     VoteReply,
 )
 from holdfast.cluster.raft.outbox import RunJob
+from holdfast.cluster.raft.piloting import Piloting
 from holdfast.cluster.raft.proposals import OnDone, Proposal, Proposals, not_leader, outcome_unknown
 from holdfast.cluster.raft.reads import Barrier, Barriers, OnBarrier
 from holdfast.cluster.raft.restoring import Restoration, Restores
@@ -94,6 +95,7 @@ class HardenedRaft(FollowingNode):
             clock=clock, rng=rng, run_job=run_job, wake=wake, new_question=self.barriers.new_question,
         )  # fmt: skip
         self._changes = MemberChanges(journal, timing, self._append_members)
+        self.piloting = Piloting(node_id, journal, self._changes, timing, clock)
         self._on_replaced = on_replaced
         self._keys_replaced_at = machine.keys_replaced_at
         self._copier = Copier(home, machine, self._run_job, purpose="backup", on_failure=self._sync_failed)
@@ -281,7 +283,7 @@ class HardenedRaft(FollowingNode):
     def _drive_leadership(self, leadership: Leadership, now_s: float, committed: int) -> None:
         if not self._removed():
             self._append_proposals(leadership)
-        self._changes.promote_learners(leadership, now_s)
+        self.piloting.step(leadership, now_s)
         self._hand_over_if_ineligible(leadership, now_s)
         leadership.drive_transfer(now_s)
         if self._sender is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
+from holdfast.cluster.raft.autopilot import Autopilot
 from holdfast.cluster.raft.comparing import Comparison
 from holdfast.cluster.raft.entries import Entry, Position
 from holdfast.cluster.raft.journal import Journal
@@ -62,6 +63,7 @@ class Leadership:
         self.progress: dict[str, Progress] = {}
         self.rounds = ReadRounds()
         self.comparison = Comparison(self_id)
+        self.autopilot = Autopilot(self_id, now_s)
         self._compare_due_s = now_s
         self.held_from: int | None = None
         """The log is kept from above this index on, for a snapshot that is being sent."""

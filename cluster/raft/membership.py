@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from holdfast.cluster.raft.autopilot import AutopilotConfig
 from holdfast.cluster.raft.consensus import Member
 
 MEMBERS_MAX = 64
@@ -18,11 +19,13 @@ MEMBERS_MAX = 64
 
 class Configuration(msgspec.Struct, frozen=True, array_like=True):
     """The members in order of node id. `promoting` names the learners that become voters when they have caught up.
-    `lineage`: which recoveries from a lost quorum this membership descends from (`lineage.py`)."""
+    `lineage`: which recoveries from a lost quorum this membership descends from (`lineage.py`). `autopilot`: what the
+    leader may do by itself; None where nobody has said."""
 
     members: tuple[Member, ...] = ()
     promoting: tuple[str, ...] = ()
     lineage: bytes = b""
+    autopilot: AutopilotConfig | None = None
 
     @property
     def voters(self) -> tuple[str, ...]:
@@ -43,7 +46,9 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         assert self.member(member.node_id) is None, "a member is added once"
         learner = msgspec.structs.replace(member, voter=False)
         promoting = (*self.promoting, member.node_id) if member.voter else self.promoting
-        return Configuration(_ordered((*self.members, learner)), tuple(sorted(promoting)), self.lineage)
+        return msgspec.structs.replace(
+            self, members=_ordered((*self.members, learner)), promoting=tuple(sorted(promoting))
+        )
 
     def promoted(self, node_id: str) -> Configuration:
         """This with a learner as a voter."""
@@ -52,14 +57,14 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
             for member in self.members
         ]
         promoting = tuple(name for name in self.promoting if name != node_id)
-        return Configuration(_ordered(members), promoting, self.lineage)
+        return msgspec.structs.replace(self, members=_ordered(members), promoting=promoting)
 
     def without(self, node_id: str) -> Configuration:
         """This without a member."""
-        return Configuration(
-            tuple(member for member in self.members if member.node_id != node_id),
-            tuple(name for name in self.promoting if name != node_id),
-            self.lineage,
+        return msgspec.structs.replace(
+            self,
+            members=tuple(member for member in self.members if member.node_id != node_id),
+            promoting=tuple(name for name in self.promoting if name != node_id),
         )
 
 

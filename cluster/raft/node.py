@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import msgspec
 import structlog
 
 from holdfast.cluster.peer.links import Links
 from holdfast.cluster.raft import membership
 from holdfast.cluster.raft.admission import admit
+from holdfast.cluster.raft.autopilot import AutopilotConfig, AutopilotState, checked
 from holdfast.cluster.raft.consensus import ConsensusStatus, Listener, Member, Outcome, Role, RoleListener
 from holdfast.cluster.raft.copying import CopiedState
 from holdfast.cluster.raft.entries import Kind, Position
@@ -491,6 +493,28 @@ class RaftNode:
             return configuration.without(node_id)
 
         return await self._change_members(change, timeout_s)
+
+    def autopilot_state(self) -> AutopilotState:
+        """The members' health, as this leader sees it. Raises NotLeader."""
+        machine = self._running()
+        if machine.leadership is None:
+            raise not_leader(machine.leader_id)
+        return machine.piloting.state(machine.leadership)
+
+    def autopilot_config(self) -> AutopilotConfig:
+        """What autopilot may do."""
+        return self._running().piloting.config
+
+    async def set_autopilot(
+        self, change: Callable[[AutopilotConfig], AutopilotConfig], *, timeout_s: float
+    ) -> AutopilotConfig:
+        """Change what autopilot may do; it is replicated as the membership is. Raises InvalidArgument, and as
+        `add_member`."""
+        config = checked(change(self.autopilot_config()))
+        await self._change_members(
+            lambda configuration: msgspec.structs.replace(configuration, autopilot=config), timeout_s
+        )
+        return config
 
     async def _change_members(self, change: Callable[[Configuration], Configuration], timeout_s: float) -> int:
         future: asyncio.Future[int] = self._loop.create_future()

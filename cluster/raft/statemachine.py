@@ -180,6 +180,11 @@ class StateMachine:
         """A record as it is stored."""
         return self._store.get(DATA + key)
 
+    def revision(self, key: bytes) -> int:
+        """The revision of a record; 0 when there is none."""
+        stored = self.stored(key)
+        return 0 if stored is None else self.revision_of(stored)
+
     def revision_of(self, stored: bytes) -> int:
         """The revision of a stored record."""
         return max(int(_U64.unpack_from(stored)[0]), self._meta.restored_at)

@@ -26,6 +26,8 @@ class Timing:
     away_s: a member that was not heard for this long does not keep the log from being trimmed.
     state_compare_s: how often the leader has the replicas' states compared.
     scrub_interval_s: how long after reading all of its records a node begins again. scrub_bytes_per_s: how fast.
+    server_stabilization_s: how long a learner must have been healthy before it votes, where autopilot's configuration
+        does not say.
     tick_s: the timer that drives the machine when nothing else does.
     """
 
@@ -44,6 +46,7 @@ class Timing:
     state_compare_s: float = 1.0
     scrub_interval_s: float = 86_400.0
     scrub_bytes_per_s: int = 4 * MIB
+    server_stabilization_s: float = 0.0
     tick_s: float = 0.01
 
 

@@ -24,7 +24,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from holdfast.proto import errors
 from holdfast.proto.errors import HoldfastError
-from holdfast.proto.v1 import kv_pb2, logical_pb2, raft_pb2, replica_pb2, sys_pb2
+from holdfast.proto.v1 import autopilot_pb2, kv_pb2, logical_pb2, raft_pb2, replica_pb2, sys_pb2
 from holdfast.server import certs
 
 TOKEN = "hvs.fake-root-token"
@@ -63,6 +63,7 @@ class FakeCluster:
     answers: dict[str, Any] = field(default_factory=dict)
     peers: list[str] = field(default_factory=lambda: ["node-1", "node-2", "node-3"])
     calls: list[Received] = field(default_factory=list)
+    autopilot: autopilot_pb2.AutopilotConfiguration = field(default_factory=autopilot_pb2.AutopilotConfiguration)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def methods(self) -> list[str]:
@@ -391,6 +392,33 @@ class FakeNode:
         self.cluster.peers.remove(request.node_id)
         return raft_pb2.RemovePeerResponse(index=42)
 
+    # Autopilot
+
+    def _GetAutopilotState(
+        self, _request: autopilot_pb2.GetAutopilotStateRequest, metadata: dict[str, str]
+    ) -> autopilot_pb2.GetAutopilotStateResponse:
+        self._gate(metadata)
+        server = autopilot_pb2.AutopilotServer(
+            node_id="node-1", address="10.0.0.1:8201", leader=True, voter=True, healthy=True, last_index=40, last_term=7
+        )
+        server.stable.FromSeconds(90)
+        return autopilot_pb2.GetAutopilotStateResponse(
+            healthy=True, failure_tolerance=1, leader="node-1", voters=["node-1"], servers=[server]
+        )
+
+    def _GetAutopilotConfiguration(
+        self, _request: autopilot_pb2.GetAutopilotConfigurationRequest, metadata: dict[str, str]
+    ) -> autopilot_pb2.GetAutopilotConfigurationResponse:
+        self._gate(metadata)
+        return autopilot_pb2.GetAutopilotConfigurationResponse(configuration=self.cluster.autopilot)
+
+    def _SetAutopilotConfiguration(
+        self, request: autopilot_pb2.SetAutopilotConfigurationRequest, metadata: dict[str, str]
+    ) -> autopilot_pb2.SetAutopilotConfigurationResponse:
+        self._gate(metadata)
+        self.cluster.autopilot.MergeFrom(request.configuration)
+        return autopilot_pb2.SetAutopilotConfigurationResponse(configuration=self.cluster.autopilot)
+
     # Replica
 
     def _State(
@@ -408,7 +436,7 @@ class _Handler(grpc.GenericRpcHandler):
     def __init__(self, node: FakeNode) -> None:
         self._node = node
         self._methods: dict[str, tuple[str, Any, Any]] = {}
-        for module in (kv_pb2, logical_pb2, raft_pb2, replica_pb2, sys_pb2):
+        for module in (autopilot_pb2, kv_pb2, logical_pb2, raft_pb2, replica_pb2, sys_pb2):
             for service in module.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     request = getattr(module, method.input_type.name)

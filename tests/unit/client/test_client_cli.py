@@ -386,6 +386,22 @@ def test_members_are_listed_added_and_removed(command: Holdfast) -> None:
     assert command("operator", "step-down").out == "node-2 leads now.\n"
 
 
+def test_autopilot_is_shown_and_configured(command: Holdfast) -> None:
+    out = command("operator", "raft", "autopilot", "state").out
+    assert "Failure Tolerance" in out
+    shown = command("operator", "raft", "autopilot", "state", "-format=json").json()["data"]
+    assert shown["servers"]["node-1"]["stable_seconds"] == 90
+    assert shown["failure_tolerance"] == 1
+    told = command(
+        "operator", "raft", "autopilot", "set-config", "-cleanup-dead-servers=true", "-min-quorum=3",
+        "-dead-server-last-contact-threshold=2h", "-format=json",
+    ).json()["data"]  # fmt: skip
+    assert (told["cleanup_dead_servers"], told["min_quorum"]) == (True, 3)
+    assert told["dead_server_last_contact_threshold"] == "2h"
+    assert command("operator", "raft", "autopilot", "get-config", "-format=json").json()["data"] == told
+    assert command("operator", "raft", "autopilot", "set-config", "-last-contact-threshold=soon").code == 1
+
+
 def test_a_nodes_digest_is_shown(command: Holdfast) -> None:
     lines = dict(line.split("    ", 1) for line in command("operator", "raft", "replica").out.splitlines()[2:])
     assert lines["State Digest"].strip() == (b"s" * 16).hex()

@@ -143,6 +143,10 @@ async def keys_and_members(client: Any, node: FakeNode) -> None:
     peers = await client.raft.list_peers()
     assert [peer.node_id for peer in peers.peers] == ["node-1", "node-2", "node-3", "node-4"]
     assert peers.peers[0].leader
+    assert (await client.raft.autopilot_state()).servers[0].stable == timedelta(seconds=90)
+    told = await client.raft.set_autopilot_config(max_trailing_logs=5)
+    assert told == await client.raft.autopilot_config()
+    assert told.max_trailing_logs == 5
     replica = await client.raft.replica_state()
     assert (replica.applied_index, replica.state_digest, replica.differing) == (40, (b"s" * 16).hex(), ("node-3",))
     assert await client.raft.remove_peer("node-4") == 42
