@@ -13,6 +13,7 @@ from holdfast.cluster.seal.providers.keeper import ProviderKeeper
 from holdfast.cluster.seal.providers.wraps import ProviderWraps
 from holdfast.cluster.seal.quorum_guard import QuorumGuard
 from holdfast.cluster.seal.receiving import KeyReceiver
+from holdfast.cluster.seal.removal_guard import RemovalGuard
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.sharing import KeyGiver, Result
 from holdfast.proto.errors import FailedPrecondition, Fatal, NotFound
@@ -48,6 +49,7 @@ class Sealing:
         random_bytes: Callable[[int], bytes],
         on_fatal: Callable[[Fatal], None],
     ) -> None:
+        self._removal = RemovalGuard(seal, consensus)
         self._guard = QuorumGuard(
             seal,
             consensus,
@@ -117,6 +119,7 @@ class Sealing:
     def start(self) -> None:
         """Watch, and ask for the key where that is configured. Call once, when the seal was loaded."""
         self._guard.start()
+        self._removal.start()
         self.providers.start()
         self._keys.start()
         self._receiver.start()
@@ -126,6 +129,7 @@ class Sealing:
         await self._receiver.stop()
         await self._keys.stop()
         await self.providers.stop()
+        self._removal.stop()
         self._guard.stop()
 
     @property

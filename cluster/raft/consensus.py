@@ -164,7 +164,8 @@ class Consensus(Protocol):
 
     async def transfer_leadership(self, target: str = "", *, timeout_s: float) -> str:
         """Hand leadership to `target` (empty: the best eligible member). Returns the new leader's id. Raises NotLeader,
-        FailedPrecondition (no such member, or none has caught up) or Unavailable (it did not happen in time)."""
+        FailedPrecondition (no such member, or none has caught up), Unavailable (it did not happen in time, and will
+        not) or OutcomeUnknown (it may still happen)."""
         ...
 
     async def add_member(self, member: Member, *, timeout_s: float) -> int:

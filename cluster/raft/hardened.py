@@ -84,6 +84,7 @@ class HardenedRaft(FollowingNode):
         self._on_applied = on_applied
         self.started_s = clock()
         self._transfer_due_s = float("-inf")
+        self._members_told: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         self._appended = False
         self.proposals = Proposals(
             queue_count=limits.queue_count, queue_bytes=limits.queue_bytes,
@@ -397,7 +398,10 @@ class HardenedRaft(FollowingNode):
             self._trimmer.held_by_all(self.leadership.trim_index())
         self._links_transport.dial(contacts.addresses, contacts.guests)
         configurations = self.log.configurations
-        _log.info("members", members=list(configurations.peers), voters=list(configurations.voters))
+        told = (configurations.peers, configurations.voters)
+        if told != self._members_told:
+            self._members_told = told
+            _log.info("members", members=list(configurations.peers), voters=list(configurations.voters))
 
     def _may_say(self, node_id: str, message: Message) -> bool:
         """Whether a message counts. A node that this log does not name may lead or stand all the same, for this log may

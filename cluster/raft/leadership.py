@@ -58,6 +58,8 @@ class Leadership:
         self._transfer = Transfer.NONE
         self._transfer_deadline_s = 0.0
         self.transfer_target = ""
+        self.successor_was_asked = False
+        """Whether the successor of the latest transfer was asked to campaign: it may, even when this is given up."""
         self.noop_index = journal.last_index + 1
         self.commit = 0
         self.progress: dict[str, Progress] = {}
@@ -264,6 +266,7 @@ class Leadership:
     def begin_transfer(self, target: str, now_s: float) -> None:
         """Hold proposals back until `target` has the whole log, then ask it to campaign."""
         self.transfer_target = target
+        self.successor_was_asked = False
         self._transfer = Transfer.CATCHING_UP
         self._transfer_deadline_s = now_s + self._timing.transfer_timeout_s
 
@@ -286,6 +289,7 @@ class Leadership:
             and self._send(self.transfer_target, TimeoutNow(self._term))
         ):
             self._transfer = Transfer.ASKED
+            self.successor_was_asked = True
 
     def successors(self) -> list[str]:
         """Voters that could lead next: connected and keeping up, the furthest first."""

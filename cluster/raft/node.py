@@ -25,6 +25,7 @@ from holdfast.cluster.raft.copying import CopiedState
 from holdfast.cluster.raft.entries import Kind, Position
 from holdfast.cluster.raft.hardened import HardenedRaft, no_leader
 from holdfast.cluster.raft.journal import Journal
+from holdfast.cluster.raft.leadership import Leadership
 from holdfast.cluster.raft.lineage import Verdict, judge
 from holdfast.cluster.raft.membership import Configuration
 from holdfast.cluster.raft.messages import MalformedMessage
@@ -460,8 +461,8 @@ class RaftNode:
         self._transfers.add(future)
         try:
             machine.transfer(chosen)
-            late = Unavailable("leadership was not taken over in time; this node may still lead; look and try again")
-            return await self._within(future, timeout_s, lambda: _settle(future, late))
+            asked = machine.leadership
+            return await self._within(future, timeout_s, lambda: _settle(future, _late_transfer(asked)))
         finally:
             self._transfers.discard(future)
             unsubscribe()
@@ -521,6 +522,15 @@ class RaftNode:
         self._running().change_members(change, lambda result: _settle(future, result))
         late = OutcomeUnknown("the membership change was not confirmed in time; look at the list of peers")
         return await self._within(future, timeout_s, lambda: _settle(future, late))
+
+
+def _late_transfer(leadership: Leadership | None) -> HoldfastError:
+    """The error for a transfer that was not seen to end in time. Once the successor was asked, it may still come."""
+    if leadership is None or leadership.successor_was_asked:
+        return OutcomeUnknown(
+            "leadership was not seen to change hands in time, and may still do so; look who leads before you try again"
+        )
+    return Unavailable("leadership was not handed over in time: the successor did not catch up; try again")
 
 
 def _settle(future: asyncio.Future[T], result: T | HoldfastError) -> None:

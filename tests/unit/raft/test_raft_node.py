@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from support.raft_cluster import LoopCluster, until
-from support.raft_rig import member, members, put
+from support.raft_rig import Alone, member, members, put
 
 from holdfast.cluster.raft.consensus import Applied, Conflicted, Duplicate, Role
-from holdfast.cluster.raft.node import RaftNode
+from holdfast.cluster.raft.messages import TimeoutNow
+from holdfast.cluster.raft.node import RaftNode, _late_transfer
 from holdfast.cluster.raft.timing import Limits
 from holdfast.proto.errors import (
     AlreadyExists,
@@ -402,3 +403,19 @@ def test_a_node_whose_own_leader_shows_that_it_was_given_up_ends_for_good() -> N
         assert not one.judge(leader.status().node_id, b"")
 
     run(story, "abc")
+
+
+def test_a_transfer_that_may_still_happen_has_an_unknown_outcome() -> None:
+    leadership = Alone("abc")
+    leadership.lead()
+    machine = leadership.machine
+    assert machine.leadership is not None
+    machine.transfer("c")
+    assert isinstance(_late_transfer(machine.leadership), Unavailable), "c has not caught up and was not asked"
+    machine.transfer("b")
+    leadership.tick()
+    assert leadership.take(TimeoutNow, "b")
+    leadership.acknowledge("b")
+    leadership.advance(0.2)
+    assert isinstance(_late_transfer(machine.leadership), OutcomeUnknown)
+    assert isinstance(_late_transfer(None), OutcomeUnknown)
