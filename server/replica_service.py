@@ -18,7 +18,7 @@ class ReplicaService(ReplicaServiceServicer):
         self._consensus = consensus
 
     @probe
-    async def State(self, message: pb.ReplicaStateRequest, call: Call) -> pb.ReplicaStateResponse:
+    async def ReplicaState(self, message: pb.ReplicaStateRequest, call: Call) -> pb.ReplicaStateResponse:
         del message, call
         status = self._consensus.status()
         return pb.ReplicaStateResponse(

@@ -12,7 +12,9 @@ _SERVICE = "/holdfast.v1.ReplicaService/"
 
 def state() -> Call[ReplicaState]:
     """What the first node's state amounts to."""
-    return Call(_SERVICE + "State", pb.ReplicaStateRequest(), pb.ReplicaStateResponse, _state, Effect.READ, pinned=True)
+    return Call(
+        _SERVICE + "ReplicaState", pb.ReplicaStateRequest(), pb.ReplicaStateResponse, _state, Effect.READ, pinned=True
+    )
 
 
 def _state(response: pb.ReplicaStateResponse) -> ReplicaState:

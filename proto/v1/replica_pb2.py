@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fholdfast/proto/v1/replica.proto\x12\x0bholdfast.v1\"\x15\n\x13ReplicaStateRequest\"\xab\x01\n\x14ReplicaStateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rapplied_index\x18\x02 \x01(\x04\x12\x14\n\x0cstate_digest\x18\x03 \x01(\x0c\x12\x12\n\nlog_digest\x18\x04 \x01(\x0c\x12\x16\n\x0e\x63ompared_index\x18\x05 \x01(\x04\x12\x16\n\x0escrubbed_index\x18\x06 \x01(\x04\x12\x11\n\tdiffering\x18\x07 \x03(\t2^\n\x0eReplicaService\x12L\n\x05State\x12 .holdfast.v1.ReplicaStateRequest\x1a!.holdfast.v1.ReplicaStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fholdfast/proto/v1/replica.proto\x12\x0bholdfast.v1\"\x15\n\x13ReplicaStateRequest\"\xab\x01\n\x14ReplicaStateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rapplied_index\x18\x02 \x01(\x04\x12\x14\n\x0cstate_digest\x18\x03 \x01(\x0c\x12\x12\n\nlog_digest\x18\x04 \x01(\x0c\x12\x16\n\x0e\x63ompared_index\x18\x05 \x01(\x04\x12\x16\n\x0escrubbed_index\x18\x06 \x01(\x04\x12\x11\n\tdiffering\x18\x07 \x03(\t2e\n\x0eReplicaService\x12S\n\x0cReplicaState\x12 .holdfast.v1.ReplicaStateRequest\x1a!.holdfast.v1.ReplicaStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICASTATERESPONSE']._serialized_start=72
   _globals['_REPLICASTATERESPONSE']._serialized_end=243
   _globals['_REPLICASERVICE']._serialized_start=245
-  _globals['_REPLICASERVICE']._serialized_end=339
+  _globals['_REPLICASERVICE']._serialized_end=346
 # @@protoc_insertion_point(module_scope)

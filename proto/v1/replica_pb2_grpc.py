@@ -35,8 +35,8 @@ class ReplicaServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.State = channel.unary_unary(
-                '/holdfast.v1.ReplicaService/State',
+        self.ReplicaState = channel.unary_unary(
+                '/holdfast.v1.ReplicaService/ReplicaState',
                 request_serializer=holdfast_dot_proto_dot_v1_dot_replica__pb2.ReplicaStateRequest.SerializeToString,
                 response_deserializer=holdfast_dot_proto_dot_v1_dot_replica__pb2.ReplicaStateResponse.FromString,
                 _registered_method=True)
@@ -46,7 +46,7 @@ class ReplicaServiceServicer:
     """One node's copy of the replicated state. Concerns the node that is asked, sealed or not, and needs no token.
     """
 
-    def State(self, request, context):
+    def ReplicaState(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -55,8 +55,8 @@ class ReplicaServiceServicer:
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'State': grpc.unary_unary_rpc_method_handler(
-                    servicer.State,
+            'ReplicaState': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplicaState,
                     request_deserializer=holdfast_dot_proto_dot_v1_dot_replica__pb2.ReplicaStateRequest.FromString,
                     response_serializer=holdfast_dot_proto_dot_v1_dot_replica__pb2.ReplicaStateResponse.SerializeToString,
             ),
@@ -73,7 +73,7 @@ class ReplicaService:
     """
 
     @staticmethod
-    def State(request,
+    def ReplicaState(request,
             target,
             options=(),
             channel_credentials=None,
@@ -86,7 +86,7 @@ class ReplicaService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/holdfast.v1.ReplicaService/State',
+            '/holdfast.v1.ReplicaService/ReplicaState',
             holdfast_dot_proto_dot_v1_dot_replica__pb2.ReplicaStateRequest.SerializeToString,
             holdfast_dot_proto_dot_v1_dot_replica__pb2.ReplicaStateResponse.FromString,
             options,

@@ -33,20 +33,20 @@ class ReplicaServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReplicaServiceAsyncStub: ...
-    State: _grpc.UnaryUnaryMultiCallable[_replica_pb2.ReplicaStateRequest, _replica_pb2.ReplicaStateResponse]
+    ReplicaState: _grpc.UnaryUnaryMultiCallable[_replica_pb2.ReplicaStateRequest, _replica_pb2.ReplicaStateResponse]
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """One node's copy of the replicated state. Concerns the node that is asked, sealed or not, and needs no token."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    State: _aio.UnaryUnaryMultiCallable[_replica_pb2.ReplicaStateRequest, _replica_pb2.ReplicaStateResponse]  # type: ignore[assignment]
+    ReplicaState: _aio.UnaryUnaryMultiCallable[_replica_pb2.ReplicaStateRequest, _replica_pb2.ReplicaStateResponse]  # type: ignore[assignment]
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """One node's copy of the replicated state. Concerns the node that is asked, sealed or not, and needs no token."""
 
     @_abc_1.abstractmethod
-    def State(
+    def ReplicaState(
         self,
         request: _replica_pb2.ReplicaStateRequest,
         context: _ServicerContext,

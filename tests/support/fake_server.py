@@ -421,7 +421,7 @@ class FakeNode:
 
     # Replica
 
-    def _State(
+    def _ReplicaState(
         self, _request: replica_pb2.ReplicaStateRequest, _metadata: dict[str, str]
     ) -> replica_pb2.ReplicaStateResponse:
         return replica_pb2.ReplicaStateResponse(
