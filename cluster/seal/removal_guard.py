@@ -16,17 +16,20 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class RemovalGuard:
-    """Looks after each apply, and when the node is unsealed. A removal counts when it is committed. A node that does
-    not learn of it is out of contact, which the quorum watch sees."""
+    """Looks after each apply, and when the node is unsealed. A removal counts when it is committed, and when the node
+    was a member before in this process's life: the log of a node that is joining does not name it at first. A node that
+    does not learn of its removal is out of contact, which the quorum watch sees."""
 
     def __init__(self, seal: SealManager, consensus: Consensus) -> None:
         self._seal = seal
         self._consensus = consensus
         self._unsubscribe: list[Callable[[], None]] = []
+        self._was_member = False
 
     def start(self) -> None:
         """Look from now on. Call once."""
         assert not self._unsubscribe, "started twice"
+        self._check()
         self._unsubscribe = [self._consensus.subscribe(self._applied), self._seal.on_change(self._changed)]
 
     def stop(self) -> None:
@@ -42,10 +45,9 @@ class RemovalGuard:
         self._check()
 
     def _check(self) -> None:
-        if self._seal.sealed:
-            return
         status = self._consensus.status()
-        members = [peer.member.node_id for peer in status.peers]
-        if members and status.node_id not in members and status.membership_index <= status.commit_index:
+        if any(peer.member.node_id == status.node_id for peer in status.peers):
+            self._was_member = True
+        elif self._was_member and status.membership_index <= status.commit_index and not self._seal.sealed:
             self._seal.seal(REASON)
             _log.warning("sealed_on_removal", member=status.node_id)
