@@ -65,7 +65,8 @@ def test_a_node_whose_record_was_altered_stops_and_the_others_go_on(running: Run
     alter(victim)
     victim.start()
     assert victim.wait(timeout_s=60) == 70
-    last = [json.loads(line) for line in victim.log_file.read_text().splitlines()][-1]
+    lines = [json.loads(line) for line in victim.log_file.read_text().splitlines()]
+    last = next(line for line in reversed(lines) if line["event"].startswith("fatal error"))
     assert last["reason"] in ("CORRUPTION", "DIVERGED")
     assert "remove-peer" in last["message"]
     write(running, 5)
