@@ -227,6 +227,7 @@ def _damaged(what: str) -> SnapshotDamaged:
 
 
 _TEXTS = ("cluster_id", "cluster_name", "key_set", "created", "version", "node_id", "content_sha256")
+_NUMBER_MAX = (1 << 63) - 1
 _NUMBERS = ("index", "term", "cluster_time_ms", "content_bytes")
 
 
@@ -238,7 +239,7 @@ def _decode_metadata(encoded: bytes) -> SnapshotMetadata:
     if not isinstance(found, dict) or set(found) != {field.name for field in fields(SnapshotMetadata)}:
         raise _damaged("its metadata is")
     well_formed = (
-        all(isinstance(found[name], str) for name in _TEXTS)
+        all(_is_text(found[name]) for name in _TEXTS)
         and all(_is_number(found[name]) for name in _NUMBERS)
         and isinstance(found["records"], dict)
         and set(found["records"]) == set(CLASSES.values())
@@ -252,8 +253,13 @@ def _decode_metadata(encoded: bytes) -> SnapshotMetadata:
     return SnapshotMetadata(**found)
 
 
+def _is_text(value: object) -> bool:
+    """Texts are shown on terminals and sent on: no control characters, nothing that is no Unicode."""
+    return isinstance(value, str) and value.isprintable()
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _NUMBER_MAX
 
 
 def _is_member(value: object) -> bool:
@@ -261,5 +267,5 @@ def _is_member(value: object) -> bool:
         isinstance(value, dict)
         and set(value) == {field.name for field in fields(SnapshotMember)}
         and isinstance(value["voter"], bool)
-        and all(isinstance(value[name], str) for name in ("node_id", "cluster_address", "api_address"))
+        and all(_is_text(value[name]) for name in ("node_id", "cluster_address", "api_address"))
     )

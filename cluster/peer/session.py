@@ -212,7 +212,9 @@ class Session(asyncio.Protocol):
             raise ValueError("an opening that is too long")
         opening = Opening(payload[:1])  # ValueError: not an opening
         if not self._judge(self.peer, payload[1:]):
-            self.abort("other_lineage", "this node has ended, or the peer's cluster was recovered apart from this node's")
+            self.abort(
+                "other_lineage", "this node has ended, or the peer's cluster was recovered apart from this node's"
+            )
         elif opening is Opening.WELCOME:
             self.opened.set_result(None)
         else:

@@ -361,6 +361,11 @@ class RaftNode:
         """Whether the content of a snapshot file is prepared."""
         return self._running().restores.has(sha256)
 
+    def give_up_content(self, sha256: bytes) -> Reception | None:
+        """The prepared content of a file that no restore needs, to be discarded before anything else is staged."""
+        restores = self._running().restores
+        return restores.drop() if restores.has(sha256) and restores.wanted != sha256 else None
+
     def content_wanted(self) -> bytes:
         """The SHA-256 of the file that this node waits for; empty when it waits for none."""
         return self._running().restores.wanted

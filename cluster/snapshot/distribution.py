@@ -72,6 +72,7 @@ class Contents(Protocol):
     def stage_content(self) -> Reception: ...
     def prepare_content(self, sha256: bytes, content: Reception) -> None: ...
     def content_prepared(self, sha256: bytes) -> bool: ...
+    def give_up_content(self, sha256: bytes) -> Reception | None: ...
     def content_wanted(self) -> bytes: ...
     def content_in_log(self, sha256: bytes) -> bool: ...
 
@@ -131,13 +132,13 @@ class Distribution:
         """Have the content of a file ready beside the state. Raises NotFound when no holder has the file,
         SnapshotDamaged, Unavailable."""
         async with self._preparing:
-            if self._raft.content_prepared(sha256):
-                return
             wanted = self._raft.content_wanted()
             if wanted not in (b"", sha256):
                 raise Unavailable("this node is carrying out another restore: try again when it is done")
+            # Content that is prepared does not outlive the process: the file must be here too, and count as new.
             await self.fetch(sha256, holders)
-            await self._stage(sha256)
+            if not self._raft.content_prepared(sha256):
+                await self._stage(sha256)
 
     async def fetch(self, sha256: bytes, holders: Sequence[str]) -> None:
         """Have a file here, durable and verified. Raises as `prepare`."""
@@ -164,6 +165,7 @@ class Distribution:
                     part = await self._calls.call(holder, FETCH_CALL, request, timeout_s=CALL_TIMEOUT_S)
                 except Fatal as error:
                     raise Unavailable("the member that has the snapshot file stops: try again") from error
+                await self.work(lambda part=part: self.spool.check_room(2 * len(part)))  # type: ignore[misc]
                 await self.work(lambda part=part: incoming.write(part))  # type: ignore[misc]
                 if len(part) < PART_BYTES:
                     break
@@ -174,17 +176,26 @@ class Distribution:
 
     async def _stage(self, sha256: bytes) -> None:
         """In slices, so that requests hardly feel it: see `saving.py`."""
-        await self.work(lambda: self.spool.check_room(self.spool.path(sha256).stat().st_size))
+        await self.work(lambda: self.spool.check_room_for(sha256))
         content = self._raft.stage_content()
         try:
-            reader = await self._fill(content, sha256)
+            reader = await self._fill_or_discard(content, sha256)
         except SnapshotDamaged:  # since it was verified: another member's may be whole
             await self.work(lambda: self.spool.remove(sha256))
             raise
         except StorageFailed as error:  # of the store that is being made, not of the state
             raise Unavailable(f"the snapshot could not be unpacked here: {error.message}") from error
+        except OSError as error:
+            raise Unavailable(f"the snapshot file cannot be read here ({error.strerror or error})") from error
         self._raft.prepare_content(sha256, content)
         _log.info("snapshot_content_prepared", records=sum(reader.metadata.records.values()))
+
+    async def _fill_or_discard(self, content: Reception, sha256: bytes) -> SnapshotReader:
+        try:
+            return await self._fill(content, sha256)
+        except (HoldfastError, OSError):
+            await self.work(content.discard)  # it may be what fills the disk
+            raise
 
     async def _fill(self, content: Reception, sha256: bytes) -> SnapshotReader:
         store = await self.work(content.open)
@@ -259,8 +270,16 @@ class Distribution:
             young = self._wall_clock() - came < age_s_min
             if young or self._raft.content_in_log(sha256) or await self._needed_elsewhere(sha256):
                 continue
-            await self.work(lambda sha256=sha256: self.spool.remove(sha256))  # type: ignore[misc]
-            _log.info("snapshot_file_removed", sha256=sha256.hex())
+            await self._remove(sha256, came)
+
+    async def _remove(self, sha256: bytes, came: float) -> None:
+        """Remove a file, and what a restore that came to nothing has made of it; unless it was used meanwhile."""
+        async with self._preparing:
+            if await self.work(lambda: self.spool.remove_unused(sha256, came)):
+                _log.info("snapshot_file_removed", sha256=sha256.hex())
+                content = self._raft.give_up_content(sha256)
+                if content is not None:
+                    await self.work(content.discard)
 
     async def _needed_elsewhere(self, sha256: bytes) -> bool:
         for member in self.others():

@@ -49,6 +49,14 @@ class Spool:
         if shutil.disk_usage(self._folder).free < 2 * size + ROOM_BYTES_MIN:
             raise Overloaded(f"the disk of {self._folder} has no room for the snapshot; nothing was changed: make room")
 
+    def check_room_for(self, sha256: bytes) -> None:
+        """Raises Overloaded unless a file that is there can be unpacked, and Unavailable."""
+        try:
+            size = self.path(sha256).stat().st_size
+        except OSError as error:
+            raise _failed(self.path(sha256), error) from error
+        self.check_room(size)
+
     def held(self) -> dict[bytes, float]:
         """The SHA-256 of every file that is there, and when it came (Unix time)."""
         return {bytes.fromhex(path.name.removesuffix(SUFFIX)): path.stat().st_mtime for path in self._whole()}
@@ -59,6 +67,17 @@ class Spool:
     def remove(self, sha256: bytes) -> None:
         """Remove a file, if it is there."""
         self.path(sha256).unlink(missing_ok=True)
+
+    def remove_unused(self, sha256: bytes, came: float) -> bool:
+        """Remove a file, unless it was used since it came at that time. Whether it was removed."""
+        path = self.path(sha256)
+        try:
+            if path.stat().st_mtime != came:
+                return False
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def begin(self) -> Incoming:
         """A new file, to be written and then kept or dropped."""

@@ -15,7 +15,7 @@ from holdfast.cluster.raft.entries import Entry, Kind, Position, encode_batch, f
 from holdfast.cluster.raft.node import RaftNode
 from holdfast.cluster.raft.restoring import Restoration
 from holdfast.cluster.raft.statemachine import StateMachine
-from holdfast.proto.errors import Conflict, NotLeader
+from holdfast.proto.errors import Conflict, Corruption, NotLeader
 from holdfast.storage.batch import Batch, Precondition, Put, RequestRecord
 from holdfast.storage.home import StateHome
 from holdfast.storage.keys import cluster_key
@@ -106,6 +106,8 @@ def test_what_was_read_before_is_no_ground_for_a_write_after() -> None:
             record = await leader.get(key)
             assert record is not None
             assert record.revision == index
+        passed_over = await leader.scan(b"", 100)
+        assert [record.revision for _, record in passed_over] == [index] * len(passed_over), "or no rewrite ever fits"
         assert isinstance(await leader.propose(put(b"s1", b"new", revision=index), timeout_s=WAIT_S), Applied)
 
     run(story)
@@ -314,3 +316,13 @@ def test_memory_and_rocksdb_restore_to_the_same(tmp_path: Path) -> None:
         found.append((list(home.store.scan(b"")), machine.state_digest, machine.applied))
         home.close()
     assert found[0] == found[1]
+
+
+def test_content_that_is_gone_by_the_time_it_is_needed_is_no_empty_state(tmp_path: Path) -> None:
+    home = RocksHome.open(tmp_path / "state")
+    content = home.stage()
+    machine = StateMachine(home.store)
+    restore = log_of((Kind.RESTORE, restoring.encode(Restoration(SHA256, replace_keys=True))))
+    with pytest.raises(Corruption, match="not complete"):
+        restoring.exchange(content, machine=machine, home=home, entry=restore[0])
+    home.close()

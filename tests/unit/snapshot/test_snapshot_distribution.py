@@ -2,14 +2,16 @@
 
 import asyncio
 import hashlib
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.snapshot_files import file_of
 
 from holdfast.cluster.peer.calls import Handler
+from holdfast.cluster.snapshot import distribution as distributing
 from holdfast.cluster.snapshot import spool as spooling
 from holdfast.cluster.snapshot.distribution import Distribution
 from holdfast.cluster.snapshot.spool import Spool
@@ -81,6 +83,9 @@ class Contents:
 
     def content_prepared(self, sha256: bytes) -> bool:
         return sha256 in self.prepared
+
+    def give_up_content(self, sha256: bytes) -> Reception | None:
+        return self.prepared.pop(sha256, None)
 
     def content_wanted(self) -> bytes:
         return self.wanted
@@ -217,6 +222,99 @@ def test_a_file_stays_while_a_log_may_lead_to_it_or_a_member_does_not_answer(tmp
         cluster.net.down.clear()
         await cluster.nodes["a"].sweep(age_s_min=-60)
         assert not spool.use(SHA256)
+
+    run(tmp_path, story)
+
+
+def test_content_without_its_file_does_not_count_as_prepared(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.give("b")
+        node = cluster.nodes["a"]
+        await node.prepare(SHA256, ["b"])
+        node.spool.remove(SHA256)
+        with pytest.raises(NotFound):
+            await node.prepare(SHA256, [])
+        await node.prepare(SHA256, ["b"])
+        assert node.spool.use(SHA256), "a restart would find it"
+
+    run(tmp_path, story)
+
+
+def test_a_file_that_is_used_while_the_others_are_asked_stays(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.give("a")
+        node = cluster.nodes["a"]
+        os.utime(node.spool.path(SHA256), (1, 1))
+        asked = cluster.net.handlers["b", "snapshot.needed"]
+
+        async def used_meanwhile(caller: str, payload: bytes) -> bytes:
+            await node.prepare(SHA256, [])
+            return await asked(caller, payload)
+
+        cluster.net.handlers["b", "snapshot.needed"] = used_meanwhile
+        await node.sweep()
+        assert node.spool.use(SHA256)
+
+    run(tmp_path, story)
+
+
+def test_what_a_restore_that_came_to_nothing_has_made_goes_with_its_file(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.give("a")
+        node = cluster.nodes["a"]
+        await node.prepare(SHA256, [])
+        await node.sweep(age_s_min=-60)
+        assert not node.spool.use(SHA256)
+        assert not cluster.contents["a"].prepared
+
+    run(tmp_path, story)
+
+
+def test_a_disk_that_fills_while_a_file_comes_keeps_room_for_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.give("b")
+        node = cluster.nodes["a"]
+        came: list[int] = []
+
+        def full(size: int) -> None:
+            came.append(size)
+            raise Overloaded("make room")
+
+        monkeypatch.setattr(node.spool, "check_room", full)
+        with pytest.raises(Overloaded, match="make room"):
+            await node.fetch(SHA256, ["b"])
+        assert len(came) == 1, "it is looked at before the first part is written"
+        assert not list((tmp_path / "a").iterdir())
+
+    run(tmp_path, story)
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_staged_and_the_node_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        cluster.give("a")
+        node, contents = cluster.nodes["a"], cluster.contents["a"]
+        discarded: list[bool] = []
+
+        class Staged:
+            def __init__(self, inner: Reception) -> None:
+                self.open = inner.open
+
+            def discard(self) -> None:
+                discarded.append(True)
+
+        def broken(_store: object, _records: object) -> Iterator[int]:
+            raise OSError(5, "Input/output error")
+            yield 0
+
+        monkeypatch.setattr(contents, "stage_content", lambda: Staged(contents.home.stage()))
+        monkeypatch.setattr(distributing, "fill", broken)
+        with pytest.raises(Unavailable, match="Input/output error"):
+            await node.prepare(SHA256, [])
+        assert discarded
 
     run(tmp_path, story)
 

@@ -24,7 +24,11 @@ def verify(data: bytes) -> None:
         {"index": -1},
         {"term": "3"},
         {"index": True},
+        {"index": 1 << 64},
         {"cluster_id": 7},
+        {"cluster_name": "\x1b[2J"},
+        {"cluster_name": "\ud800"},
+        {"members": [{"node_id": "a\n", "cluster_address": "", "api_address": "", "voter": True}]},
         {"members": [{"node_id": "a"}]},
     ],
 )
