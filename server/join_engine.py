@@ -345,10 +345,13 @@ class _Join:
         for field in ("cluster_address", "api_address"):
             if fields.text(ctx.data, field) in taken:
                 raise FailedPrecondition(f"{field} is a member's already", details={"field": field})
-        held = {parse_address(address).host for address in taken}
+        held = {_as_compared(parse_address(address).host) for address in taken}
+        if _as_compared(node_id) in held:  # the certificate names the id as a host, too
+            raise FailedPrecondition(f"{node_id} is the host of a member: choose another id")
+        held |= {_as_compared(member.node_id) for member in members}
         for host in hosts:
-            if host in held and not _is_loopback(host):
-                raise FailedPrecondition(f"{host} is the host of a member: name the new node's own")
+            if _as_compared(host) in held and not _is_loopback(host):
+                raise FailedPrecondition(f"{host} is the host or the id of a member: name the new node's own")
 
 
 async def _authority(view: StorageView) -> Authority:
@@ -446,5 +449,15 @@ def _is_ip(host: str) -> bool:
     return True
 
 
+def _as_compared(host: str) -> str:
+    """A host as TLS compares it: names without regard to case, and to a dot at their end; IPv4 mapped into IPv6 as it
+    is."""
+    if _is_ip(host):
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return str(mapped or address)
+    return host.rstrip(".").lower()
+
+
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
+    return _as_compared(host) == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)

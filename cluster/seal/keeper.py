@@ -15,6 +15,7 @@ from holdfast.cluster.seal.reencryption import Pass, Reencryption
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.usage import BLOCK, EncryptionCount
 from holdfast.proto.errors import Fatal, HoldfastError
+from holdfast.storage.keyring import TERMS_MAX
 from holdfast.storage.transaction import Transaction
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -83,13 +84,20 @@ class KeyKeeper:
             return IDLE_S
         policy = await key_policy.load(Transaction(self._consensus, self._seal.barrier))
         reserved = await self._count.step()
-        if why := self._due(policy, reserved):
-            await rotation.rotate(self._consensus, self._seal, random_bytes=self._random_bytes, now_ms=self._now_ms())
-            self._on_rotation(self._seal.barrier.keyring.active_term, why)
-            return BUSY_S
+        why = self._due(policy, reserved)
+        # A full keyring takes no new term until re-encryption has let old ones go, so that comes first then.
+        if why and rotation.key_term(self._seal).terms < TERMS_MAX:
+            return await self._rotate(why)
         rewritten = await self._reencryption.step(policy)
         await self._look(reserved)
+        if why and rewritten is None:
+            return await self._rotate(why)
         return IDLE_S if rewritten is None else max(BUSY_S, rewritten / policy.rate)
+
+    async def _rotate(self, why: str) -> float:
+        await rotation.rotate(self._consensus, self._seal, random_bytes=self._random_bytes, now_ms=self._now_ms())
+        self._on_rotation(self._seal.barrier.keyring.active_term, why)
+        return BUSY_S
 
     async def _look(self, reserved: int) -> None:
         term = rotation.key_term(self._seal)

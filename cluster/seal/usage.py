@@ -2,8 +2,9 @@
 
 Only the leader encrypts what is stored, and it counts in memory. So it reserves in advance: a record says how many
 encryptions were reserved under the term, in blocks, and a leader takes a new block when half of its last one is used.
-What a leader reserved and did not use is lost when it stops leading: the count is too high then, never too low. What it
-used before its first reservation was applied is made up for by the next leader's, which is larger by SLACK.
+What a leader reserved and did not use is lost when it stops leading or is sealed: the count is too high then, never
+too low. What it used before its first reservation was applied is made up for by the next leader's, which is larger by
+SLACK.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 from holdfast.cluster.raft.consensus import Applied, Consensus
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.proto.errors import Corruption
+from holdfast.storage.barrier import Barrier
 from holdfast.storage.decoding import MALFORMED
 from holdfast.storage.transaction import Transaction
 
@@ -59,7 +61,7 @@ class EncryptionCount:
         self._seal = seal
         self._block = block
         self._slack = slack
-        self._granted_for: tuple[int, int] | None = None  # the term of leadership and the key term
+        self._granted_for: tuple[int, int, Barrier] | None = None  # the term of leadership, the key term, who encrypts
         self._granted = 0  # up to which of this node's own encryptions it has reserved
 
     async def step(self) -> int:
@@ -67,7 +69,8 @@ class EncryptionCount:
         all nodes. Raises what `propose` raises; nothing is lost then."""
         barrier = self._seal.barrier
         key_term, used = barrier.keyring.active_term, barrier.encryptions
-        reign = (self._consensus.status().term, key_term)
+        # A node that was sealed and opened again counts from 0, and may have led all the while.
+        reign = (self._consensus.status().term, key_term, barrier)
         first = reign != self._granted_for
         transaction = Transaction(self._consensus, barrier)
         total = await reserved(transaction, key_term)

@@ -17,7 +17,7 @@ from holdfast.cluster.seal.rotation import key_term, rotate
 from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.shares import Shares
 from holdfast.cluster.seal.usage import BLOCK, SLACK, EncryptionCount
-from holdfast.proto.errors import InvalidArgument, OutcomeUnknown
+from holdfast.proto.errors import FailedPrecondition, InvalidArgument, OutcomeUnknown
 from holdfast.storage import envelope
 from holdfast.storage.batch import MAX_BATCH_BYTES
 from holdfast.storage.transaction import Transaction
@@ -115,6 +115,45 @@ def test_the_count_survives_leaders_and_is_only_ever_too_high() -> None:
             used += manager.barrier.encryptions - before
             consensus.set_role(Role.LEADER)  # another term of leadership
         assert await usage.reserved(Transaction(consensus, manager.barrier), 1) < used + 4 * 300
+
+    on_an_open_node(scenario)
+
+
+def test_the_count_goes_on_over_a_seal_that_does_not_end_the_leadership() -> None:
+    async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares) -> None:
+        count, used, total = EncryptionCount(consensus, manager, block=100, slack=10), 0, 0
+        for _ in range(4):
+            for n in range(120):
+                total = await count.step()
+                await put(consensus, manager, "shared/x", b"%d" % n)
+            used += manager.barrier.encryptions
+            manager.seal("test")
+            await unsealed(manager, shares)
+        assert used <= total
+
+    on_an_open_node(scenario)
+
+
+def test_a_keyring_that_is_full_is_emptied_by_re_encryption_before_it_rotates(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares) -> None:
+        for module in ("holdfast.storage.keyring", "holdfast.cluster.seal.keeper"):
+            monkeypatch.setattr(f"{module}.TERMS_MAX", 3)
+        clock, rotations = Clock(), []
+        keeper = keeper_of(consensus, manager, clock, rotations=rotations)
+        await set_policy(consensus, manager, KeyPolicy(interval_s=3600, reencrypt=False))
+        for _ in range(2):
+            clock.now_s += 3601
+            await keeper.step()
+        clock.now_s += 3601
+        with pytest.raises(FailedPrecondition):
+            await keeper.step()
+        await set_policy(consensus, manager, KeyPolicy(interval_s=3600, keep_terms=1))
+        while (at := await reencryption.load(Transaction(consensus, manager.barrier))) is None or not at.finished_ms:
+            await keeper.step()
+        consensus.cluster_time_ms += reencryption.REQUESTS_GONE_MS
+        await keeper.step()
+        assert rotations == ["age"] * 3
+        assert manager.barrier.keyring.terms == (3, 4)
 
     on_an_open_node(scenario)
 

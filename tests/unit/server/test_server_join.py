@@ -39,7 +39,10 @@ from holdfast.server.joining import Joining
 from holdfast.storage.transaction import Transaction
 
 NOW = datetime.fromtimestamp(1_800_000_000, UTC)
-MEMBERS = [Member(node_id="node-1", cluster_address="n1.example.org:8201", api_address="n1.example.org:8200")]
+MEMBERS = [
+    Member(node_id="node-1", cluster_address="n1.example.org:8201", api_address="n1.example.org:8200"),
+    Member(node_id="node-2", cluster_address="10.0.0.9:8201", api_address="DB:8200"),
+]
 
 
 class Joins:
@@ -92,7 +95,7 @@ def test_a_redeemed_token_gives_a_certificate_of_the_nodes_own_key_and_name(join
     async def story() -> None:
         node = await joins.start()
         token = await create(node)
-        assert token.addresses == ("n1.example.org:8200",)
+        assert token.addresses == ("n1.example.org:8200", "DB:8200")
         key = ec.generate_private_key(ec.SECP256R1())
         told = await redeem(node, token, certificate_request=csr(key))
         certificate = x509.load_pem_x509_certificate(told["certificate"].encode())
@@ -143,7 +146,11 @@ def test_two_tokens_do_not_give_two_certificates_in_one_name(joins: Joins) -> No
         ({}, {"node_id": "Node 4"}, InvalidArgument, "no node id"),
         ({"node_id": "node-7"}, {}, PermissionDenied, "for node node-7 alone"),
         ({"hosts": ["10.0.0.4"]}, {}, PermissionDenied, "no certificate for n4.example.org"),
-        ({}, {"cluster_address": "n1.example.org:9999"}, FailedPrecondition, "the host of a member"),
+        ({}, {"cluster_address": "n1.example.org:9999"}, FailedPrecondition, "the host or the id of a member"),
+        ({}, {"cluster_address": "N1.Example.ORG:9999"}, FailedPrecondition, "the host or the id of a member"),
+        ({}, {"cluster_address": "[::ffff:10.0.0.9]:9999"}, FailedPrecondition, "the host or the id of a member"),
+        ({}, {"cluster_address": "Node-1:9999"}, FailedPrecondition, "the host or the id of a member"),
+        ({}, {"node_id": "db"}, FailedPrecondition, "db is the host of a member"),
         ({}, {"api_address": "n1.example.org:8200"}, FailedPrecondition, "a member's already"),
         ({}, {"api_address": "0.0.0.0:8200"}, InvalidArgument, "cannot be dialled"),
         ({}, {"api_address": "here"}, InvalidArgument, "api_address"),
