@@ -27,6 +27,10 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 """The longest last line that is looked for in a file, in bytes."""
 
 _BATCH_MAX = 256
+
+_WAITING_MAX = 2048
+"""How many entries may wait for the writer: those of requests that gave up stand in the queue while a disk hangs."""
+
 _SIZES = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 _OPTIONS = {
@@ -59,7 +63,13 @@ class FileDevice:
     async def open(self, options: Mapping[str, str], chain: Chain, *, node_id: str) -> AuditSink:
         """See AuditDeviceType."""
         sink = _FileSink(_Settings(options, node_id), chain)
-        await asyncio.get_running_loop().run_in_executor(None, sink.open)
+        opening = asyncio.get_running_loop().run_in_executor(None, sink.open)
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on. What it opens late must not stay locked by nobody, or no later try would succeed.
+            opening.add_done_callback(sink.abandon)
+            raise
         return sink
 
 
@@ -75,9 +85,10 @@ class _Settings:
             self.mode = int(options.get("mode") or "0600", 8)
         except ValueError:
             self.mode = -1
-        if not 0 <= self.mode <= 0o777 or not self.mode & stat.S_IWUSR:
+        if not 0 <= self.mode <= 0o666 or self.mode & 0o111 or not self.mode & stat.S_IWUSR:
             raise InvalidArgument(
-                'mode must be octal permissions that its owner can write with, e.g. "0600"', field="mode"
+                'mode must be octal permissions that its owner can write with and nobody execute, e.g. "0600"',
+                field="mode",
             )
         self.rotate_bytes = _size(options.get("rotate_bytes") or "0")
         self.rotate_s = fields.duration_s(options, "rotate_duration") or 0
@@ -140,13 +151,25 @@ class _FileSink:
         self._open_file()
         self._thread.start()
 
+    def abandon(self, opening: asyncio.Future[None]) -> None:
+        """Let go of what was opened for nobody."""
+        if not opening.cancelled() and opening.exception() is None and not self._closed:
+            self._closed = True
+            self._entries.put(None)
+
     async def write(self, entry: bytes) -> None:
         """See AuditSink."""
         if self._closed:
             raise FailedPrecondition("the audit device is closed")
+        if self._entries.qsize() >= _WAITING_MAX:
+            raise FailedPrecondition("the audit file's disk has taken nothing for too long: entries wait already")
         waiting = _Entry(entry)
         self._entries.put(waiting)
-        await waiting.kept()
+        try:
+            await waiting.kept()
+        except asyncio.CancelledError:
+            waiting.bytes = b""  # nobody waits any more: a writer that has not begun leaves it out
+            raise
 
     async def close(self) -> None:
         """See AuditSink."""
@@ -164,15 +187,16 @@ class _FileSink:
                 while len(batch) < _BATCH_MAX:
                     batch.append(self._entries.get_nowait())
             ended = None in batch
-            waiting = [entry for entry in batch if entry is not None]
+            waiting = [(entry, entry.bytes) for entry in batch if entry is not None]
+            waiting = [(entry, text) for entry, text in waiting if text]
             if not waiting:
                 continue
             error: Exception | None = None
             try:
-                self._write([entry.bytes for entry in waiting])
+                self._write([text for _, text in waiting])
             except Exception as failure:  # noqa: BLE001  (whatever it was, these entries are not kept)
                 error = failure
-            for entry in waiting:
+            for entry, _ in waiting:
                 entry.end(error)
         if self._descriptor >= 0:
             os.close(self._descriptor)

@@ -423,8 +423,9 @@ class Core:
             raise
         context = self._context(call, route, token)
         operation = request.operation
-        if route.path_spec.exists is not None and operation in (Operation.CREATE, Operation.UPDATE):
-            there = await route.path_spec.exists(context, _view(txn, route))
+        if operation in (Operation.CREATE, Operation.UPDATE):  # what the caller calls it decides nothing
+            exists = route.path_spec.exists
+            there = exists is None or await exists(context, _view(txn, route))
             operation = Operation.UPDATE if there else Operation.CREATE
         if call.open:
             return Admitted(known, route, context)

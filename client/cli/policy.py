@@ -51,7 +51,7 @@ def read(app: App, name: str) -> None:
       holdfast policy read default
     """
     with app.client() as client:
-        found = client.logical.read(f"sys/policies/acl/{name}").data or {}
+        found = client.logical.read(f"sys/policies/acl/{name.lower()}").data or {}
     app.show(found, lambda: str(found["policy"]).rstrip("\n"))
 
 
@@ -74,7 +74,7 @@ def write(app: App, name: str, file: str) -> None:
         raise LocalError(f"{file} cannot be read: {error.strerror}.", field="file") from None
     text = decode_text(content, "standard input" if file == "-" else str(Path(file)))
     with app.client() as client:
-        client.logical.write(f"sys/policies/acl/{name}", {"policy": text})
+        client.logical.write(f"sys/policies/acl/{name.lower()}", {"policy": text})
     app.say(f"The policy {name.lower()} is written, and counts from now on.")
 
 
@@ -91,7 +91,7 @@ def delete(app: App, name: str, yes: bool) -> None:  # noqa: FBT001
     """
     app.confirm(f"Tokens with the policy {name} lose at once what it gives.", yes=yes)
     with app.client() as client:
-        client.logical.delete(f"sys/policies/acl/{name}")
+        client.logical.delete(f"sys/policies/acl/{name.lower()}")
     app.say("Deleted.")
 
 

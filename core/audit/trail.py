@@ -26,6 +26,7 @@ class AuditTrail:
         self._node_id = node_id
         self._broker: AuditBroker | None = None
         self._hasher: Hasher | None = None
+        self._hashed: tuple[str, Any] | None = None
         self._decided = False
         self.token: TokenEntry | None = None
         """The entry of the request's token, once it is known."""
@@ -57,6 +58,9 @@ class AuditTrail:
         assert self._hasher is not None
         assert self._broker is not None
         request, token = self._request, self.token
+        if self._hashed is None:
+            self._hashed = self._hasher.hash(request.token), self._hasher.scrub(request.data)
+        hashed_token, hashed_data = self._hashed
         entry = AuditEntry(
             type=kind,
             time=rfc3339(self._now()),
@@ -66,11 +70,11 @@ class AuditTrail:
             node_id=self._node_id,
             remote_address=request.remote_address,
             forwarded_by=request.forwarded_by,
-            token=self._hasher.hash(request.token),
+            token=hashed_token,
             accessor="" if token is None else self._hasher.hash(token.accessor),
             display_name="" if token is None else token.display_name,
             policies=() if token is None else token.policies,
-            data=self._hasher.scrub(request.data),
+            data=hashed_data,
             error="" if error is None else error.reason,
             response=None if response is None else self._hasher.scrub(_told(response)),
             warnings=0 if response is None else len(response.warnings),

@@ -97,7 +97,7 @@ class PathSpec:
     empty segment, no "." or "..", and no control character; the router refuses such paths before a handler sees them.
     CREATE and UPDATE fall back to each other when only one is declared.
     sudo: whether the path also needs the capability "sudo". exists: whether what a request is about is there: then a
-    write to it needs the capability "update", else "create"; without it, a write needs what it asks for.
+    write to it needs the capability "update", else "create"; without it, a write always needs "update", as Vault's.
     """
 
     pattern: str

@@ -116,7 +116,7 @@ class Acl:
 
     def capabilities(self, path: str) -> frozenset[Capability]:
         """What may be done on a path; DENY alone when it is denied or no rule matches (Vault's sys/capabilities)."""
-        considered = self._considered(path, Operation.READ)
+        considered = self._considered(path, Operation.LIST)  # as Vault: `a/` is also what a rule on `a` says
         return (considered[0].capabilities if considered else frozenset()) or frozenset((Capability.DENY,))
 
     def _considered(self, path: str, operation: Operation) -> tuple[Granted, ...]:

@@ -184,7 +184,7 @@ class _Asking:
         if ROOT_POLICY in names:
             return Response(data=head | {"allowed": True, "reason": "root", "detail": "the policy root allows it"})
         asked = Asked(
-            path,
+            path.removesuffix("/") + "/" if operation is Operation.LIST else path,  # as a request's is
             operation,
             fields.mapping(ctx.data, "parameters") or {},
             wrap_s=fields.duration_s(ctx.data, "wrap_ttl"),

@@ -23,6 +23,8 @@ TEXT_BYTES_MAX = 256 * 1024
 
 DEPTH_MAX = 16
 
+_NUMBER_CHARS_MAX = 1000
+
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n\ufeff]+|\#[^\n]*|//[^\n]*|/\*.*?\*/)
       | (?P<string>"(?:[^"\\\n]|\\.)*")
@@ -170,7 +172,7 @@ class _Reader:
         if token.kind == "string":
             return Value(_word(token), token.place)
         if token.kind == "number":
-            return Value(json.loads(token.text), token.place)
+            return Value(_number(token), token.place)
         if token.kind == "name" and token.text in _CONSTANTS:
             return Value(_CONSTANTS[token.text], token.place)
         if token.text == "{":
@@ -191,6 +193,14 @@ class _Reader:
                 refuse(self.next.place, 'expected "," or "]"')
         self.take()
         return values
+
+
+def _number(token: _Token) -> int | float:
+    if len(token.text) > _NUMBER_CHARS_MAX:
+        refuse(token.place, "this number is too long")
+    number = json.loads(token.text)
+    assert isinstance(number, int | float)
+    return number
 
 
 def _word(token: _Token) -> str:

@@ -13,18 +13,18 @@ from holdfast.core.policy.rules import Allowed
 
 def refusal(data: Mapping[str, Any], *, allowed: Allowed | None, denied: Allowed, required: frozenset[str]) -> str:
     """Why the parameters are refused, in words that repeat none of their names or values; empty when they are not."""
-    given = {name.lower(): value for name, value in data.items()}
-    if missing := required - given.keys():
+    given = [(name.lower(), value) for name, value in data.items()]  # "a" and "A" are both looked at
+    if missing := required - {name for name, _ in given}:
         return f"the rule requires parameters that are missing: {', '.join(sorted(missing))}"
     if not given:
         return ""
     if "*" in denied:
         return "the rule denies every parameter"
-    if any(name in denied and _listed(value, denied[name]) for name, value in given.items()):
+    if any(name in denied and _listed(value, denied[name]) for name, value in given):
         return "the rule denies a parameter, or the value that one has"
     if not allowed:
         return ""
-    for name, value in given.items():
+    for name, value in given:
         if name not in allowed:
             if "*" not in allowed:
                 return f"the rule does not allow one of the parameters; it allows: {', '.join(sorted(allowed))}"

@@ -124,8 +124,12 @@ def encode_policy(text: str) -> bytes:
 
 
 def policy_name(name: str) -> str:
-    """A policy's name as it is stored: in lower case. Raises InvalidArgument."""
-    name = name.strip().lower()
+    """A policy's name, checked. Raises InvalidArgument.
+
+    One that is not in lower case is refused and not corrected: it stands in the path that the caller's own policies
+    decided on, and a rule about `sys/policies/acl/admin` must not be passed by with `sys/policies/acl/Admin`."""
+    if name != name.strip().lower():
+        raise InvalidArgument("a policy's name is in lower case, without spaces around it", field="name")
     if not name or len(name.encode(errors="surrogatepass")) > NAME_BYTES_MAX or not name.isprintable() or "/" in name:
         raise InvalidArgument(
             f'a policy\'s name is 1 to {NAME_BYTES_MAX} bytes of printable characters without "/"', field="name"

@@ -14,7 +14,7 @@ METADATA_KEYS_MAX = 64
 
 def policy_names(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Names of policies, each once, in lower case and in order."""
-    return tuple(sorted({text.lower() for text in fields.texts(data, name, count_max=256)}))
+    return tuple(sorted({text.strip().lower() for text in fields.texts(data, name, count_max=256)} - {""}))
 
 
 def cidrs(data: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -114,20 +114,24 @@ def _entry(
 
 
 def _policies(ctx: HandlerContext, parent: Known, role: TokenRole | None) -> tuple[str, ...]:
-    asked = set(policy_names(ctx.data, "policies"))
-    default = not fields.boolean(ctx.data, "no_default_policy")
-    if role is not None:
-        default = default and not role.token_no_default_policy
-        chosen = asked or set(role.allowed_policies) or (set() if role.restricts else set(parent.entry.policies))
+    """As handleCreateCommon in vault/token_store.go: a role decides only when it names policies, allowed or not;
+    otherwise a token gives what it has, unless sudo says more."""
+    asked, held = set(policy_names(ctx.data, "policies")), set(parent.entry.policies)
+    if role is not None and role.decides:
+        default = not role.forbids(DEFAULT_POLICY)
+        chosen = asked or set(role.allowed_policies) or (set() if role.restricts else held)
         if not all(role.allows(policy) or policy == DEFAULT_POLICY for policy in chosen):
             raise PermissionDenied("the token role does not allow one of the policies")
-        if DEFAULT_POLICY in role.disallowed_policies:
-            default = False
-            chosen.discard(DEFAULT_POLICY)
+        if not default:
+            chosen = chosen - {DEFAULT_POLICY}
     else:
-        chosen = asked or set(parent.entry.policies)
-        if not ctx.caller.sudo and not asked <= {*parent.entry.policies, DEFAULT_POLICY}:
+        if not ctx.caller.sudo and not asked <= held:
             raise PermissionDenied("a token gives policies that it has; others need the capability sudo on this path")
+        chosen = asked or held
+        default = bool(asked) and (ctx.caller.sudo or DEFAULT_POLICY in held)
+    if fields.boolean(ctx.data, "no_default_policy") or (role is not None and role.token_no_default_policy):
+        default = False
+        chosen = chosen - ({DEFAULT_POLICY} - asked)
     if ROOT_POLICY in chosen:
         if ROOT_POLICY not in parent.entry.policies:
             raise PermissionDenied("only a token with the policy root makes one with it")

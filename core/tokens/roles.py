@@ -54,11 +54,20 @@ class TokenRole(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the role says which policies its tokens may have."""
         return bool(self.allowed_policies or self.allowed_policies_glob)
 
+    @property
+    def decides(self) -> bool:
+        """Whether the role says anything of policies. One that does not leaves it at those of who makes the token."""
+        return self.restricts or bool(self.disallowed_policies or self.disallowed_policies_glob)
+
+    def forbids(self, policy: str) -> bool:
+        """Whether no token of this role may have a policy."""
+        return policy in self.disallowed_policies or _globbed(policy, self.disallowed_policies_glob)
+
     def allows(self, policy: str) -> bool:
         """Whether a token of this role may have a policy that was asked for."""
         if policy == ROOT_POLICY and ROOT_POLICY not in self.allowed_policies:
             return False
-        if policy in self.disallowed_policies or _globbed(policy, self.disallowed_policies_glob):
+        if self.forbids(policy):
             return False
         return not self.restricts or policy in self.allowed_policies or _globbed(policy, self.allowed_policies_glob)
 

@@ -174,12 +174,18 @@ async def entry_at(view: StorageView, token_hash: str) -> TokenEntry | None:
 
 
 async def use(view: StorageView, known: Known) -> None:
-    """Count one use of a token with a limited number of them. The last one ends it."""
-    assert known.entry.num_uses > 0
-    if known.entry.num_uses == 1:
-        await revoke(view, known)
+    """Count one use of a token with a limited number of them. The last one ends it.
+
+    Reads the entry again, for the request itself may have renewed the token or ended it."""
+    record = await view.get(f"id/{known.hash}")
+    if record is None:
+        return
+    entry = decode(record)
+    assert entry.num_uses > 0
+    if entry.num_uses == 1:
+        await revoke(view, Known(known.hash, entry))
     else:
-        store(view, known, msgspec.structs.replace(known.entry, num_uses=known.entry.num_uses - 1))
+        store(view, known, msgspec.structs.replace(entry, num_uses=entry.num_uses - 1))
 
 
 def store(view: StorageView, known: Known, entry: TokenEntry) -> None:

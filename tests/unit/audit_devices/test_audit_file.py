@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import stat
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,7 @@ def test_what_is_not_a_regular_file_is_refused(tmp_path: Path, make: Callable[[P
         ({"file_path": "relative.log"}, "file_path"),
         ({"file_path": "/a", "mode": "rw"}, "mode"),
         ({"file_path": "/a", "mode": "0400"}, "mode"),
+        ({"file_path": "/a", "mode": "0755"}, "mode"),
         ({"file_path": "/a", "rotate_bytes": "many"}, "rotate_bytes"),
         ({"file_path": "/a", "rotate_bytes": "1"}, "rotate_bytes"),
         ({"file_path": "/a", "rotate_duration": "soon"}, "rotate_duration"),
@@ -239,3 +241,69 @@ def test_options_that_make_no_device_are_refused_by_name(options: Mapping[str, s
 
 def test_a_first_line_says_that_it_is_the_first() -> None:
     assert json.loads(Chain(MAC).line(b'{"n":0}'))["chain"]["prev"] == FIRST
+
+
+def test_a_file_that_opens_too_late_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, opened_late = threading.Event(), threading.Event()
+    open_file = file_module._FileSink._open_file
+
+    def slow(sink: Any, **more: Any) -> None:
+        go_on.wait(30)
+        open_file(sink, **more)
+        opened_late.set()
+
+    async def main() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(file_module._FileSink, "_open_file", slow)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await opened(tmp_path / "audit.log")
+            go_on.set()
+            async with asyncio.timeout(30):  # until the late opening has come to its end
+                await asyncio.to_thread(opened_late.wait, 30)
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    sink = await opened(tmp_path / "audit.log")
+                    break
+                except FailedPrecondition:
+                    await asyncio.sleep(0.01)
+        await sink.write(entry(1))
+        await sink.close()
+
+    asyncio.run(main())
+    assert numbers(tmp_path / "audit.log") == [1]
+
+
+def test_while_a_disk_hangs_the_queue_is_bounded_and_who_gave_up_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    write = os.write
+
+    def hanging(descriptor: int, data: Any) -> int:
+        begun.set()
+        go_on.wait(30)
+        return write(descriptor, data)
+
+    async def main() -> None:
+        sink = await opened(tmp_path / "audit.log")
+        with monkeypatch.context() as patched:
+            patched.setattr(file_module.os, "write", hanging)
+            first = asyncio.create_task(sink.write(entry(0)))
+            assert await asyncio.to_thread(begun.wait, 30)
+            waiting = [asyncio.create_task(sink.write(entry(n))) for n in range(1, file_module._WAITING_MAX + 1)]
+            await asyncio.sleep(0)
+            with pytest.raises(FailedPrecondition, match="wait already"):
+                await sink.write(entry(9_999))
+            for task in waiting[1:]:
+                task.cancel()
+            await asyncio.wait(waiting[1:])
+            go_on.set()
+            await asyncio.gather(first, waiting[0])
+        await sink.write(entry(7))
+        await sink.close()
+
+    asyncio.run(main())
+    assert numbers(tmp_path / "audit.log") == [0, 1, 7]
+    assert_one_chain(tmp_path / "audit.log")

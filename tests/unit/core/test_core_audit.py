@@ -1,12 +1,13 @@
 """The audit hook: where it stands, what it keeps, and that it fails closed."""
 
 import asyncio
+import json
 from typing import Any, NoReturn
 
 import pytest
 from support.core_node import CoreNode, request_id
 
-from holdfast.core.audit import AuditBroker, AuditEntry
+from holdfast.core.audit import AuditBroker, AuditEntry, Hasher
 from holdfast.proto.errors import (
     AuditFailed,
     Corruption,
@@ -45,6 +46,16 @@ async def audited(*devices: Any, deadline_s: float = 30.0) -> tuple[CoreNode, li
     failures: list[tuple[str, str]] = []
     broker = AuditBroker(devices, deadline_s=deadline_s, on_failure=lambda *failure: failures.append(failure))
     return await CoreNode(audit=broker).bootstrap(), failures
+
+
+def test_values_past_the_bound_are_one_hash() -> None:
+    hasher = Hasher(bytes(32))
+    assert set(hasher.scrub({"a": ["x"] * 4000})["a"]) == {hasher.hash("x")}
+    many = {"b": 1, "a": ["x"] * 500_000}
+    hashed = hasher.scrub(many)
+    assert hashed == hasher.hash(json.dumps(many, sort_keys=True, separators=(",", ":")))
+    assert hasher.scrub({"a": ["x"] * 500_000, "b": 1}) == hashed
+    assert hasher.scrub([["x"] * 5000]).startswith("hmac-sha256:")
 
 
 def test_request_and_outcome_are_recorded_without_a_sensitive_value() -> None:

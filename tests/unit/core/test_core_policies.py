@@ -113,7 +113,7 @@ def test_policies_are_listed_read_and_deleted_as_vaults_are() -> None:
     async def main() -> None:
         node = await CoreNode().bootstrap()
         text = rule("a", "read")
-        await node.ask("update", "sys/policies/acl/Web-App", {"policy": text})
+        await node.ask("update", "sys/policies/acl/web-app", {"policy": text})
         assert (await node.ask("list", "sys/policies/acl"))["keys"] == ["default", "root", "web-app"]
         assert (await node.ask("read", "sys/policy"))["policies"] == ["default", "root", "web-app"]
         assert await node.ask("read", "sys/policy/web-app") == {"name": "web-app", "policy": text, "rules": text}
@@ -130,6 +130,50 @@ def test_policies_are_listed_read_and_deleted_as_vaults_are() -> None:
         with pytest.raises(InvalidArgument, match="line 1, column"):
             await node.ask("update", "sys/policies/acl/bad", {"policy": "path"})
         assert (await node.ask("list", "sys/policies/acl"))["keys"] == ["default", "root"]
+
+    asyncio.run(main())
+
+
+def test_a_rule_on_a_policys_path_is_not_passed_by_with_other_letters() -> None:
+    async def main() -> None:
+        node, token = await with_policy(
+            rule("sys/policies/acl/*", "create", "read", "update", "delete")
+            + rule("sys/policies/acl/admin", "deny")
+            + rule("sys/policy/*", "update", "delete")
+            + rule("sys/policy/admin", "deny")
+        )
+        await node.ask("update", "sys/policies/acl/admin", {"policy": rule("a", "read")})
+        for name in ("admin", "Admin", "ADMIN", " admin", "admin "):
+            for below in ("sys/policies/acl", "sys/policy"):
+                with pytest.raises((PermissionDenied, InvalidArgument)):
+                    await node.ask("update", f"{below}/{name}", {"policy": rule("*", "sudo")}, token=token)
+                with pytest.raises((PermissionDenied, InvalidArgument)):
+                    await node.ask("delete", f"{below}/{name}", token=token)
+        assert (await node.ask("read", "sys/policies/acl/admin"))["policy"] == rule("a", "read")
+
+    asyncio.run(main())
+
+
+def test_what_the_caller_calls_a_write_does_not_choose_the_capability() -> None:
+    async def main() -> None:
+        node, token = await with_policy(rule("secret/*", "create"))
+        await node.ask("update", "secret/data/x", {"data": {"a": 1}})
+        for operation in ("create", "update"):
+            with pytest.raises(PermissionDenied):
+                await node.ask(operation, "secret/destroy/x", {"versions": [1]}, token=token)
+        assert (await node.ask("read", "secret/data/x"))["data"] == {"a": 1}
+
+    asyncio.run(main())
+
+
+def test_a_list_is_explained_as_it_is_decided() -> None:
+    async def main() -> None:
+        node, token = await with_policy(rule("secret/metadata/app", "list"))
+        assert (await why(node, path="secret/metadata/app", operation="list"))["allowed"]
+        node, token = await with_policy(rule("secret/metadata/app/", "list"))
+        await node.ask("update", "secret/data/app/x", {"data": {"a": 1}})
+        assert await node.ask("list", "secret/metadata/app", token=token) == {"keys": ["x"]}
+        assert (await why(node, path="secret/metadata/app", operation="list"))["allowed"]
 
     asyncio.run(main())
 

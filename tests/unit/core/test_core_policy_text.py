@@ -1,7 +1,10 @@
 """Policies as written: what is understood, and where an error is said to be."""
 
+from typing import Any
+
 import pytest
 
+from holdfast.core.policy.parameters import refusal
 from holdfast.core.policy.rules import Capability, read
 from holdfast.proto.errors import InvalidArgument
 
@@ -99,3 +102,20 @@ def test_a_policy_is_bounded() -> None:
         read("#" * 300_000)
     with pytest.raises(InvalidArgument, match="rules"):
         read('path "a" {capabilities=[]}' * 10_001)
+
+
+def test_a_number_of_many_digits_is_refused_and_not_read() -> None:
+    for number in ("1" * 5000, "-" + "9" * 200_000, "0." + "1" * 5000):
+        with pytest.raises(InvalidArgument, match="line 1, column"):
+            read(f'path "a" {{ allowed_parameters = {{ "n" = [{number}] }} capabilities = ["read"] }}')
+
+
+def test_two_spellings_of_a_parameter_are_both_looked_at() -> None:
+    bounds: Any = {"allowed": {"color": ("red",)}, "denied": {"size": ("big",)}, "required": frozenset()}
+    assert not refusal({"color": "red"}, **bounds)
+    for data in (
+        {"color": "blue", "COLOR": "red"},
+        {"COLOR": "red", "color": "blue"},
+        {"color": "red", "size": "big", "SIZE": "small"},
+    ):
+        assert refusal(data, **bounds)

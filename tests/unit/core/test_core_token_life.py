@@ -251,6 +251,50 @@ async def test_a_role_lets_who_may_use_it_give_policies_that_it_has_not(node: Co
 
 
 @in_node
+async def test_a_role_that_says_nothing_of_policies_gives_none_that_its_user_has_not(node: CoreNode) -> None:
+    await node.ask("update", "auth/token/roles/plain", {"orphan": True})
+    await node.ask("update", "auth/token/roles/most", {"disallowed_policies_glob": "own*,def*"})
+    operator = await make(node, policies=["all"])
+    made = await auth(node, "create/plain", operator, policies="all")
+    assert (made["policies"], made["orphan"]) == (["all", "default"], True)
+    assert (await auth(node, "create/plain", operator))["policies"] == ["all", "default"]
+    with pytest.raises(PermissionDenied):
+        await auth(node, "create/plain", operator, policies="own")
+    assert (await auth(node, "create/plain", policies="own"))["policies"] == ["default", "own"]  # root has sudo
+    assert (await auth(node, "create/most", operator, policies="other"))["policies"] == ["other"]
+    with pytest.raises(PermissionDenied):
+        await auth(node, "create/most", operator, policies="own")
+
+
+@in_node
+async def test_the_default_policy_is_given_only_by_who_has_it(node: CoreNode) -> None:
+    bare = await auth(node, policies=["all"], no_default_policy=True)
+    assert bare["policies"] == ["all"]
+    assert (await auth(node, token=bare["client_token"]))["policies"] == ["all"]
+    assert (await auth(node, token=bare["client_token"], policies=["all"]))["policies"] == ["all"]
+    with pytest.raises(PermissionDenied):
+        await auth(node, token=bare["client_token"], policies=["default"])
+    both = await make(node, policies=["all"])
+    assert (await auth(node, token=both, no_default_policy=True))["policies"] == ["all"]
+
+
+@in_node
+async def test_counting_a_use_undoes_nothing_of_what_the_request_did_to_its_own_token(node: CoreNode) -> None:
+    for path, data in (("revoke-self", {}), ("revoke", {"token": ""}), ("revoke-accessor", {"accessor": ""})):
+        made = await auth(node, policies=["all"], num_uses=5)
+        token = made["client_token"]
+        own = {name: {"token": token, "accessor": made["accessor"]}[name] for name in data}
+        await node.ask("update", f"auth/token/{path}", own, token=token)
+        assert not await valid(node, token)
+    made = await auth(node, policies=["all"], num_uses=5, ttl="10m")
+    await node.core.handle(
+        node.request("update", "auth/token/renew-self", {"increment": "5h"}, token=made["client_token"])
+    )
+    shown = await node.ask("update", "auth/token/lookup-accessor", {"accessor": made["accessor"]})
+    assert (shown["ttl"], shown["num_uses"]) == (5 * 3600, 4)
+
+
+@in_node
 async def test_a_tree_has_a_depth(node: CoreNode) -> None:
     token = await make(node, policies=["all"])
     for _ in range(DEPTH_MAX - 3):
