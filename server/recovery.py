@@ -25,6 +25,7 @@ from holdfast.cluster.raft.membership import Configuration
 from holdfast.cluster.raft.recovery import Plan, Survivor
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.proto.errors import AlreadyExists, FailedPrecondition, Fatal, InvalidArgument, StorageFailed
+from holdfast.proto.snapshot_file import SUFFIX, SnapshotDamaged, SnapshotReader
 from holdfast.server import identity
 from holdfast.server.config import parse_address
 from holdfast.server.process import DataFolder
@@ -34,6 +35,9 @@ from holdfast.storage.rockshome import RocksHome
 
 REPORT_FORMAT = "holdfast recovery report, format 1"
 REPORT_BYTES_MAX = 64 * 1024 * 1024
+RESTORE_FOLDER = "restore"
+"""Where in a data folder the snapshot files of restores are."""
+
 PROBE_TIMEOUT_S = 2.0
 """How long a member that is to be given up has to accept a connection."""
 
@@ -89,8 +93,26 @@ def opened(data_dir: Path) -> Iterator[Stopped]:
         yield Stopped(
             data_dir,
             journal,
-            recovery.survey(journal, machine, node_id=owner.node_id, cluster_name=owner.cluster_name),
-        )
+            recovery.survey(
+                journal, machine, node_id=owner.node_id, cluster_name=owner.cluster_name,
+                files=snapshot_files(data_dir / RESTORE_FOLDER),
+            ),
+        )  # fmt: skip
+
+
+def snapshot_files(folder: Path) -> list[str]:
+    """The SHA-256 of the snapshot files of restores that are here under their names, whole and undamaged."""
+    found: list[str] = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            with path.open("rb") as file:
+                reader = SnapshotReader(file)
+                reader.verify()
+        except (OSError, SnapshotDamaged):
+            continue  # as good as none
+        if reader.digest.hex() == path.name.removesuffix(SUFFIX):
+            found.append(reader.digest.hex())
+    return found
 
 
 def encode_report(survivor: Survivor) -> bytes:
@@ -166,6 +188,23 @@ def check_silent(plan: Plan, probe: Probe = accepts) -> None:
         )
 
 
+def check_complete(plan: Plan, data_dir: Path) -> None:
+    """Raises FailedPrecondition when the best survivor would wait for ever for the file of a restore."""
+    for sha256, holders in plan.lacking:
+        place = data_dir / RESTORE_FOLDER / (sha256 + SUFFIX)
+        source = (
+            f"{' or '.join(holders)} has it: copy it from {RESTORE_FOLDER}/ of that data folder"
+            if holders
+            else "No survivor has it: copy it from where it was restored from (under another name, the "
+            f"SHA-256 tells), or from {RESTORE_FOLDER}/ of a lost node's data folder"
+        )
+        raise FailedPrecondition(
+            f"the log of {plan.best.node_id} holds a restore that was not carried out yet; its data folder lacks the "
+            f"snapshot file for it (SHA-256 {sha256}): alone it would wait for the file for ever. Nothing was done. "
+            f"{source} to {place}, readable for the node's user, and run this again"
+        )
+
+
 @dataclass(frozen=True)
 class Recovered:
     """What was done: to whose folder, and the membership that it has now."""
@@ -190,7 +229,7 @@ def apply(
     from the comparison to the end. cluster_address, api_address: the node's new addresses; empty to keep them.
     confirm: is shown the plan, and raises to stop.
 
-    Raises what `opened`, `recovery.plan` and `check_silent` raise."""
+    Raises what `opened`, `recovery.plan`, `check_complete` and `check_silent` raise."""
     with ExitStack() as held:
         stopped = [held.enter_context(opened(data_dir)) for data_dir in data_dirs]
         plan = recovery.plan([one.survivor for one in stopped] + [read_report(path) for path in reports])
@@ -200,6 +239,7 @@ def apply(
                 f"{plan.best.node_id} has the best log, and its data folder is not here: run this on its machine, with "
                 "the reports of the others"
             )
+        check_complete(plan, best.data_dir)
         check_silent(plan, probe)
         confirm(plan)
         old = next(member for member in plan.best.members if member.node_id == plan.best.node_id)

@@ -27,6 +27,8 @@ def survivor_data(survivor: Survivor) -> dict[str, Any]:
         "members": [{"node_id": m.node_id, "voter": m.voter} for m in survivor.members],
         "vouched": survivor.vouched,
         "recoveries": len(survivor.lineage) // 16,
+        "restores_to_carry_out": list(survivor.restores),
+        "snapshot_files": list(survivor.files),
     }
 
 
@@ -42,6 +44,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "kept_to_index": plan.best.last.index,
         "undecided": None if undecided is None else {"first_index": undecided[0], "last_index": undecided[1]},
         "may_lose_acknowledged": plan.may_lose,
+        "lacking_snapshot_files": [{"sha256": sha256, "held_by": list(held)} for sha256, held in plan.lacking],
         "given_up": [{"node_id": m.node_id, "cluster_address": m.cluster_address} for m in plan.lost],
         "survivors": [
             {
@@ -91,6 +94,14 @@ def plan_text(plan: Plan) -> str:
         facts.append(("Kept too", f"index {first} to {last}: nobody here knows whether these were acknowledged"))
     if any(standing.dropped for standing in plan.standings):
         facts.append(("Dropped", "entries that only other survivors have: those were never acknowledged"))
+    for sha256, holders in plan.lacking:
+        facts.append(
+            (
+                "Needed first",
+                f"the snapshot file of a restore that {best.node_id} has not carried out, SHA-256 {sha256}; "
+                + (f"{', '.join(holders)} has it" if holders else "no survivor has it"),
+            )
+        )
     facts.append(("Possibly lost", _possibly_lost(plan)))
     return (
         f"Cluster {best.cluster_name}: {voters} of {plan.voters} voters are here, {plan.voters // 2 + 1} are needed."

@@ -19,6 +19,7 @@ from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.lineage import ID_BYTES, RECOVERIES_MAX, Kinship, kinship
 from holdfast.cluster.raft.membership import Configuration
 from holdfast.cluster.raft.quorum import is_majority
+from holdfast.cluster.raft.restoring import decode
 from holdfast.cluster.raft.statemachine import StateMachine
 from holdfast.proto.errors import FailedPrecondition, InvalidArgument
 
@@ -48,6 +49,9 @@ class Survivor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     members, promoting, configuration_index, lineage: the configuration in effect, committed or not.
     runs: (first index, term) of each run of entries of one term, from the base on.
     digests: (index, digest) of entries above the base, in order; see DIGESTS_DENSE.
+    restores: SHA-256 of the snapshot files that the log's restores above `applied` need. A node does not get past one
+        without its file.
+    files: SHA-256 of the snapshot files that are here, whole and verified.
     """
 
     cluster_name: str
@@ -65,6 +69,8 @@ class Survivor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     founded: bool
     runs: tuple[tuple[int, int], ...]
     digests: tuple[tuple[int, str], ...]
+    restores: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def committed(self) -> int:
@@ -83,8 +89,10 @@ class Survivor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return next((term for first, term in reversed(self.runs) if first <= index), None)
 
 
-def survey(journal: Journal, machine: StateMachine, *, node_id: str, cluster_name: str) -> Survivor:
-    """What a node's journal and state say, after `installing.reconcile`."""
+def survey(
+    journal: Journal, machine: StateMachine, *, node_id: str, cluster_name: str, files: Sequence[str] = ()
+) -> Survivor:
+    """What a node's journal and state say, after `installing.reconcile`. files: see Survivor."""
     configurations = journal.configurations
     current = configurations.current
     entries = [journal.entry(index) for index in range(journal.base.index + 1, journal.last_index + 1)]
@@ -109,6 +117,12 @@ def survey(journal: Journal, machine: StateMachine, *, node_id: str, cluster_nam
             for entry in entries
             if entry.index > dense_from or entry.index % DIGESTS_STRIDE == 0
         ),
+        restores=tuple(
+            decode(entry).sha256.hex()
+            for entry in entries
+            if entry.kind is Kind.RESTORE and entry.index > machine.applied.index
+        ),
+        files=tuple(files),
     )
 
 
@@ -166,6 +180,16 @@ class Plan:
         """The first and last index of the entries that are kept though nobody here knows whether they were committed:
         whoever sent them may have been told that the outcome is unknown."""
         return (self.committed + 1, self.best.last.index) if self.best.last.index > self.committed else None
+
+    @property
+    def lacking(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The SHA-256 of each snapshot file that the best survivor needs and lacks, and the survivors that have it.
+        Nobody could send it the file once it is the only member, so it would wait for ever."""
+        return tuple(
+            (sha256, tuple(sorted(s.survivor.node_id for s in self.standings if sha256 in s.survivor.files)))
+            for sha256 in dict.fromkeys(self.best.restores)
+            if sha256 not in self.best.files
+        )
 
 
 def plan(survivors: Sequence[Survivor]) -> Plan:

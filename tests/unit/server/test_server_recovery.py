@@ -1,5 +1,6 @@
 """Recovery on real folders: what is refused, what a report is worth, and whose a data folder is."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from support.raft_rig import entries_of, put
+from support.snapshot_files import file_of
 
-from holdfast.cluster.raft import membership
+from holdfast.cluster.raft import membership, restoring
 from holdfast.cluster.raft.consensus import Member
+from holdfast.cluster.raft.entries import Kind, follow
 from holdfast.cluster.raft.journal import Journal
-from holdfast.cluster.raft.recovery import Plan
+from holdfast.cluster.raft.recovery import Plan, plan
+from holdfast.cluster.raft.restoring import Restoration
 from holdfast.proto.errors import AlreadyExists, Corruption, FailedPrecondition, InvalidArgument
 from holdfast.server import identity, recovery
 from holdfast.server.config import ConfigError
@@ -105,6 +109,42 @@ def test_the_folder_changed_is_that_of_the_best_survivor_or_none(tmp_path: Path)
         apply([worse], [report])
     with pytest.raises(InvalidArgument, match="node-5 is given twice"):
         apply([better], [report])
+
+
+def with_restore(folder: Path, sha256: bytes) -> Path:
+    """The log ends with a restore that is not carried out."""
+    store = RocksStore.open(folder / "journal")
+    journal = Journal(store, initial=None)
+    payload = restoring.encode(Restoration(sha256, replace_keys=False))
+    journal.append(
+        follow(journal.last, term=1, cluster_time_ms=journal.last.cluster_time_ms, kind=Kind.RESTORE, payload=payload)
+    )
+    journal.sync()
+    store.close()
+    return folder
+
+
+def test_a_survivor_is_not_left_to_wait_alone_for_the_file_of_a_restore(tmp_path: Path) -> None:
+    file = file_of([(b"c1", b"v"), (b"s1", b"v")])
+    sha256 = hashlib.sha256(file).digest()
+    name = f"{sha256.hex()}.hfsnap"
+    better = with_restore(stopped(tmp_path / "4", "node-4", 5), sha256)
+    other = stopped(tmp_path / "5", "node-5", 3)
+    before = recovery.inspect(better)
+    assert before.restores == (sha256.hex(),)
+    with pytest.raises(FailedPrecondition, match="No survivor has it: copy it from where it was restored"):
+        apply([better, other], [])
+    (other / "restore").mkdir()
+    (other / "restore" / name).write_bytes(file)
+    (better / "restore").mkdir()
+    for damaged in (file[:-1], file_of([(b"c1", b"other")])):
+        (better / "restore" / name).write_bytes(damaged)
+        with pytest.raises(FailedPrecondition, match="node-5 has it: copy it"):
+            apply([better, other], [])
+    assert recovery.inspect(better) == before, "nothing was changed"
+    assert f"SHA-256 {sha256.hex()}; node-5 has it" in plan_text(plan([before, recovery.inspect(other)]))
+    (better / "restore" / name).write_bytes(file)
+    assert apply([better, other], []).plan.lacking == ()
 
 
 def test_a_node_that_runs_is_not_recovered(tmp_path: Path) -> None:
