@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from holdfast.cluster.peer.calls import PeerCalls
 from holdfast.cluster.raft.consensus import Applied, Consensus, ConsensusStatus, Role
@@ -25,7 +26,7 @@ from holdfast.cluster.seal.seal import SealManager
 from holdfast.cluster.seal.state import SealStatus
 from holdfast.core.request import Operation, Request
 from holdfast.core.tokens import TOKEN_CHARS
-from holdfast.proto.errors import Conflict, Fatal, InvalidArgument, Overloaded, Unimplemented
+from holdfast.proto.errors import Conflict, Fatal, InvalidArgument, OutcomeUnknown, Overloaded, Unimplemented
 from holdfast.server.authorization import Authorize, authorized
 from holdfast.server.leader_operation import Credentials, LeaderOperation
 from holdfast.storage.transaction import Transaction
@@ -39,12 +40,15 @@ ROTATE_PATH = "sys/rotate"
 ROTATE_CONFIG_PATH = "sys/rotate/config"
 KEY_STATUS_PATH = "sys/key-status"
 
-STRANGERS_PER_MINUTE = 120
-"""How many calls without a token a leader takes: people give shares more slowly than that."""
+STRANGERS_PER_MINUTE, STRANGERS_PER_ADDRESS = 120, 60
+"""How many calls without a token a leader takes, and how many of them from one address, so that one machine cannot keep
+the holders of shares away: people give shares more slowly than that."""
 
 ANSWER_SHARE = 0.6
 """Which part of a call's time may go into finding out whether new shares are in force. The rest is for the answer: an
 answer that says "not known" and brings the shares is worth more than one that comes too late."""
+
+_log = structlog.stdlib.get_logger(__name__)
 
 Recover = Callable[[str], Awaitable[bytes]]
 """The root key, opened by the unseal provider of this name."""
@@ -149,7 +153,7 @@ class KeyOperations:
         self._random_bytes = random_bytes
         self._clock = clock
         self._wall_clock = wall_clock
-        self._strangers: deque[float] = deque()
+        self._strangers: deque[tuple[float, str]] = deque()
         self._rekey = Rekey(consensus, seal, random_bytes=random_bytes)
         self._root = GenerateRoot(
             consensus, seal, make_token=make_token, token_chars=TOKEN_CHARS, random_bytes=random_bytes
@@ -189,16 +193,21 @@ class KeyOperations:
             )
 
     async def _rekey_status(self, order: PlainOrder, forwarded_by: str) -> RekeyStatus:
-        del order, forwarded_by
-        self._let_in()
+        del forwarded_by
+        self._let_in(order.credentials)
         return await self._rekey.status()
 
     async def _rekey_update(self, order: ShareOrder, forwarded_by: str) -> RekeyStep:
-        answer_by = _answer_by(order.credentials)
-        async with self._without_token(order.credentials, REKEY_SHARE_PATH, forwarded_by, {"nonce": order.nonce}):
-            step = await self._rekey.give(order.nonce, order.share, answer_by=answer_by)
-            if isinstance(step, NewShares):
-                self._event("rekey_shares_made", set_id=step.set_id, in_force=step.in_force)
+        answer_by, step = _answer_by(order.credentials), None
+        try:
+            async with self._without_token(order.credentials, REKEY_SHARE_PATH, forwarded_by, {"nonce": order.nonce}):
+                step = await self._rekey.give(order.nonce, order.share, answer_by=answer_by)
+                if isinstance(step, NewShares):
+                    self._event("rekey_shares_made", set_id=step.set_id, in_force=step.in_force)
+        except OutcomeUnknown:
+            if not _must_get_out(step):
+                raise
+        assert step is not None, "what was not done was raised"
         return RekeyStep(made=step) if isinstance(step, NewShares) else RekeyStep(status=step)
 
     async def _rekey_verify(self, order: ShareOrder, forwarded_by: str) -> RekeyStatus:
@@ -216,14 +225,19 @@ class KeyOperations:
 
     async def _rekey_recover(self, order: RecoverOrder, forwarded_by: str) -> NewShares:
         facts = {"nonce": order.nonce, "provider": order.provider}
-        answer_by = _answer_by(order.credentials)
-        async with self._with_sudo(order.credentials, REKEY_RECOVER_PATH, forwarded_by, facts):
-            if self._recover is None:
-                raise Unimplemented("this node has no unseal provider that could open the root key")
-            root_key = await self._recover(order.provider)
-            made = await self._rekey.recover(order.nonce, root_key, answer_by=answer_by)
-            self._event("rekey_shares_made", set_id=made.set_id, in_force=made.in_force, provider=order.provider)
-            return made
+        answer_by, made = _answer_by(order.credentials), None
+        try:
+            async with self._with_sudo(order.credentials, REKEY_RECOVER_PATH, forwarded_by, facts):
+                if self._recover is None:
+                    raise Unimplemented("this node has no unseal provider that could open the root key")
+                root_key = await self._recover(order.provider)
+                made = await self._rekey.recover(order.nonce, root_key, answer_by=answer_by)
+                self._event("rekey_shares_made", set_id=made.set_id, in_force=made.in_force, provider=order.provider)
+        except OutcomeUnknown:
+            if not _must_get_out(made):
+                raise
+        assert made is not None, "what was not done was raised"
+        return made
 
     # --- a root token
 
@@ -233,8 +247,8 @@ class KeyOperations:
             return await self._root.init(otp=order.otp, recipients=recipients)
 
     async def _root_status(self, order: PlainOrder, forwarded_by: str) -> RootStatus:
-        del order, forwarded_by
-        self._let_in()
+        del forwarded_by
+        self._let_in(order.credentials)
         return await self._root.status()
 
     async def _root_update(self, order: ShareOrder, forwarded_by: str) -> RootStatus:
@@ -301,22 +315,25 @@ class KeyOperations:
         self, credentials: Credentials, path: str, forwarded_by: str, facts: dict[str, Any]
     ) -> AsyncIterator[None]:
         """What a threshold of shares protects. Audited; the token, if there is one, is neither needed nor recorded."""
-        self._let_in()
+        self._let_in(credentials)
         anonymous = msgspec.structs.replace(credentials, token="")
         request: Request = anonymous.request(Operation.UPDATE, path, data=facts, forwarded_by=forwarded_by)
         async with authorized(self._witness, request):
             yield
 
-    def _let_in(self) -> None:
+    def _let_in(self, credentials: Credentials) -> None:
         """Raise Overloaded when strangers ask more often than people would."""
-        now = self._clock()
-        while self._strangers and now - self._strangers[0] > 60:
+        now, host = self._clock(), credentials.remote_address.rpartition(":")[0]
+        while self._strangers and now - self._strangers[0][0] > 60:
             self._strangers.popleft()
-        if len(self._strangers) >= STRANGERS_PER_MINUTE:
+        own = sum(name == host for _, name in self._strangers)
+        if own >= STRANGERS_PER_ADDRESS or len(self._strangers) >= STRANGERS_PER_MINUTE:
             raise Overloaded(
-                f"the leader takes {STRANGERS_PER_MINUTE} calls of key ceremonies a minute", retry_after_ms=5000
+                f"the leader takes {STRANGERS_PER_ADDRESS} calls of key ceremonies a minute from one address, and"
+                f" {STRANGERS_PER_MINUTE} together",
+                retry_after_ms=5000,
             )
-        self._strangers.append(now)
+        self._strangers.append((now, host))
 
     def _seal_changed(self, status: SealStatus) -> None:
         if status.sealed:
@@ -333,6 +350,15 @@ class KeyOperations:
 
     def __repr__(self) -> str:
         return "<KeyOperations>"
+
+
+def _must_get_out(made: NewShares | RekeyStatus | None) -> bool:
+    """Whether these are shares that may be in force. They are handed out although no audit device recorded how that
+    ended (the request was recorded before): kept back, they would be nobody's, and with them the cluster."""
+    if not isinstance(made, NewShares) or made.in_force == "pending":
+        return False
+    _log.error("new_shares_handed_out_without_an_audited_outcome", set_id=made.set_id)
+    return True
 
 
 def _answer_by(credentials: Credentials) -> float:

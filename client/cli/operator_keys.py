@@ -205,7 +205,7 @@ def _show_new(app: App, made: NewShares) -> None:
 @_cancel
 @click.option("--generate-otp", is_flag=True, help="Print an OTP for -init -otp.")
 @click.option("--otp", default="", metavar="OTP", help="With -init: use it; with -decode: it was used.")
-@click.option("--decode", default="", metavar="TOKEN", help="The encoded token, to be decoded with -otp.")
+@click.option("--decode", default="", metavar="TOKEN", help="The encoded token; asks for the OTP.")
 @click.option("--pgp-key", default="", metavar="FILE", help="With -init: encrypt the token to this public key.")
 @_nonce
 @pass_app
@@ -216,7 +216,7 @@ def generate_root(app: App, /, share: str | None, **flags: Any) -> None:
     Examples:
       holdfast operator generate-root -init
       holdfast operator generate-root
-      holdfast operator generate-root -decode=ENCODED -otp=OTP
+      holdfast operator generate-root -decode=ENCODED
       holdfast operator generate-root -cancel
     """
     if flags["generate_otp"]:

@@ -9,10 +9,13 @@ from support.front_end import FrontEndNode, Refused, one_node, two_nodes
 
 from holdfast.cluster.raft.consensus import Role
 from holdfast.cluster.seal.generate_root import make_otp
+from holdfast.core.request import Request
 from holdfast.core.tokens import TOKEN_CHARS
+from holdfast.proto.errors import AuditFailed, HoldfastError, Overloaded
 from holdfast.proto.v1 import keys_pb2 as pb
 from holdfast.proto.v1 import kv_pb2, sys_pb2
 from holdfast.server import key_operations
+from holdfast.server.leader_operation import Credentials
 
 Scenario = Callable[[FrontEndNode], Awaitable[None]]
 
@@ -171,6 +174,49 @@ def test_strangers_are_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
         assert refused.value.reason == "RESOURCE_EXHAUSTED"
         assert refused.value.retry_ms > 0
         await node.call(node.keys.KeyStatus, pb.KeyStatusRequest())  # who has a token is not
+
+    on_a_node(scenario)
+
+
+def test_one_address_does_not_keep_the_others_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_operations, "STRANGERS_PER_ADDRESS", 2)
+
+    async def scenario(node: FrontEndNode) -> None:
+        def from_address(address: str) -> key_operations.PlainOrder:
+            credentials = Credentials(token="", call_id="call", remote_address=address, timeout_s=5.0)
+            return key_operations.PlainOrder(credentials)
+
+        for port in (1, 2):
+            await node.keys._operations.root_status(from_address(f"10.0.0.1:{port}"), timeout_s=5.0)
+        with pytest.raises(Overloaded):
+            await node.keys._operations.root_status(from_address("10.0.0.1:3"), timeout_s=5.0)
+        await node.keys._operations.root_status(from_address("10.0.0.2:3"), timeout_s=5.0)
+
+    on_a_node(scenario)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_new_shares_in_force_get_out_even_if_their_outcome_is_not_audited(verify: bool) -> None:
+    class Unrecorded:
+        async def finish(self, _error: HoldfastError | None = None) -> None:
+            raise AuditFailed("no device took the entry")
+
+    async def unrecorded(_request: Request) -> Any:
+        return Unrecorded()
+
+    async def scenario(node: FrontEndNode) -> None:
+        shares = await rekeyed(node)
+        init = pb.RekeyInitRequest(secret_shares=1, skip_verification=not verify)
+        nonce = (await node.call(node.keys.RekeyInit, init)).state.nonce
+        await node.call(node.keys.RekeyUpdate, pb.RekeyUpdateRequest(nonce=nonce, share=shares[0]))
+        node.keys._operations._witness = unrecorded
+        last = pb.RekeyUpdateRequest(nonce=nonce, share=shares[1])
+        if verify:
+            with pytest.raises(Refused) as refused:
+                await node.call(node.keys.RekeyUpdate, last)
+            assert refused.value.reason == "OUTCOME_UNKNOWN"
+        else:
+            assert len((await node.call(node.keys.RekeyUpdate, last)).new_shares.shares) == 1
 
     on_a_node(scenario)
 
