@@ -179,6 +179,8 @@ class _Chain:
             self.problems.append(f"{where}: this is not a line of an audit log")
             self._prev, self._last = "", None
             return
+        if not line.endswith(_MAC + mac.encode(errors="replace") + b'"}}'):
+            self.problems.append(f"{where}: something stands behind the mac, which vouches for what is before it alone")
         if self.first_seq and (prev != self._prev or seq != self.seq + 1):
             self.problems.append(
                 f"{where}: line {seq} of the chain does not follow line {self.seq}: "

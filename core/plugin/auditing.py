@@ -33,12 +33,20 @@ class Chain:
         self.prev = FIRST
 
     def resume(self, last_line: bytes) -> bool:
-        """Go on after a line. Returns whether it was one of a chain; if not, a new chain begins."""
+        """Go on after a line. Returns whether it was made with this chain's key; if not, a new chain begins.
+
+        To go on after a forged line would vouch for it, since the next line's mac covers its hash."""
         try:
-            self.seq = int(json.loads(last_line)["chain"]["seq"])
+            stored = json.loads(last_line)["chain"]
+            seq, mac = int(stored["seq"]), str(stored["mac"]).encode()
         except (ValueError, KeyError, TypeError):
+            seq, mac = 0, b""
+        head = last_line[: last_line.rfind(_MAC) + 1]
+        expected = self._mac(hashlib.sha256(head).digest()).encode()
+        if not hmac.compare_digest(mac, expected) or last_line != b'%b"mac":"%b"}}' % (head, mac):
             self.seq, self.prev = 0, FIRST
             return False
+        self.seq = seq
         self.prev = hashlib.sha256(last_line).hexdigest()
         return True
 

@@ -307,3 +307,24 @@ def test_while_a_disk_hangs_the_queue_is_bounded_and_who_gave_up_is_left_out(
     asyncio.run(main())
     assert numbers(tmp_path / "audit.log") == [0, 1, 7]
     assert_one_chain(tmp_path / "audit.log")
+
+
+def test_a_forged_last_line_is_not_gone_on_after(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+
+    async def write(number: int) -> None:
+        sink = await opened(path)
+        await sink.write(entry(number))
+        await sink.close()
+
+    asyncio.run(write(1))
+    genuine = path.read_bytes()
+    forger = Chain(chain_mac(b"x" * 32))
+    for forged in (forger.line(entry(2)) + b"\n", genuine[:-2] + b',"n":3}\n', genuine.replace(b'"n":', b'"m":')):
+        path.write_bytes(forged)
+        asyncio.run(write(4))
+        chain = json.loads(path.read_bytes().splitlines()[-1])["chain"]
+        assert (chain["seq"], chain["prev"]) == (1, FIRST)
+    path.write_bytes(genuine)
+    asyncio.run(write(4))
+    assert_one_chain(path)
