@@ -25,8 +25,7 @@ from holdfast.server.recovery_text import plan_text
 from holdfast.storage.rocksdb import RocksStore
 
 MEMBERS = tuple(
-    Member(node_id=f"node-{n}", cluster_address=f"127.0.0.{n}:8201", api_address=f"127.0.0.{n}:8200")
-    for n in range(1, 6)
+    Member(node_id=f"node-{n}", cluster_address=f"127.0.0.{n}:1", api_address=f"127.0.0.{n}:8200") for n in range(1, 6)
 )
 
 
@@ -68,7 +67,7 @@ def test_a_report_says_what_its_folder_says_and_does_for_it(tmp_path: Path) -> N
     done = apply([better], [report])
     assert "node-4: its log holds the most" in plan_text(done.plan)
     assert done.configuration.members == (
-        Member(node_id="node-4", cluster_address="127.0.0.4:8201", api_address="moved.example.org:8200"),
+        Member(node_id="node-4", cluster_address="127.0.0.4:1", api_address="moved.example.org:8200"),
     )
     again = recovery.inspect(better)
     assert (again.members, again.lineage, again.last.index) == (done.configuration.members, b"r".hex() * 8, 7)
@@ -94,8 +93,8 @@ def test_a_report_that_is_not_as_it_was_written_is_refused(damage: str, tmp_path
 def test_nothing_changes_when_a_member_answers_or_nobody_agrees(tmp_path: Path) -> None:
     folder = stopped(tmp_path / "4", "node-4", 5)
     before = recovery.inspect(folder)
-    with pytest.raises(FailedPrecondition, match=r"answers at the address of node-2 \(127.0.0.2:8201\)"):
-        apply([folder], [], answering="127.0.0.2:8201")
+    with pytest.raises(FailedPrecondition, match=r"answers at the address of node-2 \(127.0.0.2:1\)"):
+        apply([folder], [], answering="127.0.0.2:1")
     with pytest.raises(FailedPrecondition, match="no"):
         apply([folder], [], agree=False)
     assert recovery.inspect(folder) == before
