@@ -48,7 +48,7 @@ class RekeyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What is replicated of a rekey.
 
     pending: the seal that waits for verification, in its stored form; empty before. verification_nonce: names the
-    verification round; empty before.
+    verification round; empty before. replaces: the set whose holders had the new shares made; empty before.
     """
 
     nonce: str
@@ -58,6 +58,7 @@ class RekeyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     recipients: Recipients | None = None
     pending: bytes = b""
     verification_nonce: str = ""
+    replaces: str = ""
 
     def __repr__(self) -> str:
         return f"<RekeyRecord pending={bool(self.pending)}>"
@@ -169,6 +170,11 @@ class Rekey:
             if not record.pending:
                 raise FailedPrecondition("there are no new shares to verify yet: give the current ones first")
             check_nonce(nonce, record.verification_nonce)
+            if record.replaces not in ("", view.config.set_id.hex()):
+                raise FailedPrecondition(
+                    f"these new shares were to replace the set {record.replaces}, which is in force no more: a snapshot"
+                    " from the middle of a rekey was restored; cancel the rekey and begin again"
+                )
             pending = decode_config(record.pending)
             share_key = self._new.give(record.verification_nonce, pending, text)
             if share_key is None:
@@ -233,7 +239,10 @@ class Rekey:
         for _ in range(_ATTEMPTS_MAX):
             if pending_nonce:
                 changed = msgspec.structs.replace(
-                    record, pending=encode_config(config), verification_nonce=pending_nonce
+                    record,
+                    pending=encode_config(config),
+                    verification_nonce=pending_nonce,
+                    replaces=view.config.set_id.hex(),
                 )
                 self._store.put(view, changed)
             else:

@@ -160,6 +160,24 @@ def test_one_rekey_at_a_time_and_a_cancelled_one_leaves_nothing() -> None:
     on_an_open_node(scenario)
 
 
+def test_new_shares_of_a_rekey_that_a_restore_brought_back_do_not_replace_a_later_set() -> None:
+    async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares, ceremony: Rekey) -> None:
+        await ceremony.init(shares=1, threshold=1, verify=True, recipients=None)
+        void = await give_all(ceremony, shares)
+        key = manager.barrier.physical(rekey.PATH)
+        kept = consensus.records[key]
+        await ceremony.cancel()
+        await ceremony.init(shares=1, threshold=1, verify=False, recipients=None)
+        later = await give_all(ceremony, shares)
+        consensus.records[key] = kept
+        with pytest.raises(FailedPrecondition, match="in force no more"):
+            await ceremony.verify(void.verification_nonce, void.texts[0])
+        await ceremony.cancel()
+        assert (await ceremony.status()).set_id == later.set_id
+
+    on_an_open_node(scenario)
+
+
 def test_a_node_that_is_sealed_or_does_not_lead_takes_no_share() -> None:
     async def scenario(consensus: LocalConsensus, manager: SealManager, shares: Shares, ceremony: Rekey) -> None:
         began = await ceremony.init(shares=3, threshold=2, verify=True, recipients=None)
