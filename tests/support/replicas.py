@@ -15,7 +15,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Replica:
-    """index, log_digest: of the last entry applied. state_digest: over the outcomes of all batches. contents: over
+    """index, log_digest: of the last entry applied. state_digest: over the outcomes of all batches and all records. contents: over
     every record. (Remembered request ids are not compared: each node tidies old ones away when it likes.)"""
 
     index: int
@@ -35,7 +35,9 @@ def read(data_dir: Path) -> Replica:
             digest.update(len(key).to_bytes(4, "big") + key + len(value).to_bytes(4, "big") + value)
             records += 1
         meta = machine._meta
-        return Replica(meta.at.index, meta.at.digest.hex(), meta.state_digest.hex(), digest.hexdigest(), records)
+        return Replica(
+            meta.at.index, meta.at.digest.hex(), (meta.outcomes + meta.content).hex(), digest.hexdigest(), records
+        )
     finally:
         home.close()
 
