@@ -29,12 +29,14 @@ class Forwarder(Protocol):
 class Limits:
     """in_flight_max: requests handled at once. writes_max: writes among them that hold or wait for an object.
     waiters_max: writes that wait for one object. attempts_max: evaluations of a request that keeps conflicting.
+    hand_over_s: how long a follower waits for a sealed leader to hand leadership on.
     pause_s_min, pause_s_max: the ceiling of the first and of the longest pause between two attempts."""
 
     in_flight_max: int = 8192
     writes_max: int = 4096
     waiters_max: int = 512
     attempts_max: int = 16
+    hand_over_s: float = 2.0
     pause_s_min: float = 0.002
     pause_s_max: float = 0.2
 

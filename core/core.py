@@ -46,6 +46,7 @@ from holdfast.proto.errors import (
     OutcomeUnknown,
     Overloaded,
     PermissionDenied,
+    Sealed,
     Unavailable,
 )
 from holdfast.storage.barrier import Barrier
@@ -255,6 +256,8 @@ class Core:
 
     async def _write(self, call: Call) -> Response:
         """On the leader: here, or forwarded there once. Tried again within the deadline while nothing was appended."""
+        clock = asyncio.get_running_loop().time
+        handed_over_at = clock() + self._limits.hand_over_s
         for attempt in itertools.count():
             status = self._consensus.status()
             if status.role is Role.LEADER:
@@ -272,7 +275,9 @@ class Core:
                 try:
                     return await self._forwarder.forward(status.leader_id, self._forwarded(call))
                 except Unavailable as error:
-                    if type(error) not in _UNDELIVERED:
+                    # A leader without keys changes nothing, and hands leadership on to a node that has them.
+                    handing_over = isinstance(error, Sealed) and clock() < handed_over_at
+                    if type(error) not in _UNDELIVERED and not handing_over:
                         raise
             await self._pause(call, attempt)
             self._gate()

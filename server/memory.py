@@ -25,7 +25,7 @@ MemoryLock = Literal["auto", "on", "off"]
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # sys/mman.h
 _CAP_IPC_LOCK = 1 << 14  # linux/capability.h
 
-OVERWRITE_DELAYS_S = (0.5, 2.0)
+OVERWRITE_DELAYS_S = (0.0, 2.0)
 
 SMALL_BYTES_MAX = 512
 """Python's own allocator serves objects up to this size, in classes of 16 bytes; malloc the rest."""

@@ -15,8 +15,9 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Replica:
-    """index, log_digest: of the last entry applied. state_digest: over the outcomes of all batches and all records. contents: over
-    every record. (Remembered request ids are not compared: each node tidies old ones away when it likes.)"""
+    """index, log_digest: of the last entry applied. state_digest: over the outcomes of all batches and
+    all records. contents: over every record. (Remembered request ids are not compared: each node tidies old ones away
+    when it likes.)"""
 
     index: int
     log_digest: str

@@ -14,6 +14,7 @@ from holdfast.core.locks import KeyedLocks
 from holdfast.core.plugin import HandlerContext, Operation, OperationSpec, PathSpec, Response, StorageView
 from holdfast.core.request import Consistency, Request
 from holdfast.proto.errors import (
+    AuditFailed,
     Conflict,
     Corruption,
     HoldfastError,
@@ -97,13 +98,28 @@ def test_forwarding_is_tried_again_while_nothing_was_appended() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("error", [OutcomeUnknown("x"), Sealed("x"), Conflict("x"), Overloaded("x")])
+@pytest.mark.parametrize("error", [OutcomeUnknown("x"), AuditFailed("x"), Conflict("x"), Overloaded("x")])
 def test_other_errors_of_the_leader_reach_the_caller_as_they_are(error: HoldfastError) -> None:
     async def main() -> None:
         _, follower, way = await pair(error)
         with pytest.raises(type(error)):
             await follower.ask("update", "secret/data/x", PUT)
         assert len(way.forwarded) == 1
+
+    asyncio.run(main())
+
+
+def test_a_sealed_leader_is_given_time_to_hand_over_and_no_more() -> None:
+    async def main() -> None:
+        _, follower, way = await pair(Sealed("sealed"), Sealed("sealed"))
+        assert (await follower.ask("update", "secret/data/x", PUT))["version"] == 1
+        assert len(way.forwarded) == 3
+
+        _, follower, way = await pair(*[Sealed("sealed")] * 100)
+        follower.core._limits = Limits(hand_over_s=0.02)
+        with pytest.raises(Sealed):
+            await follower.ask("update", "secret/data/x", PUT)
+        assert 1 <= len(way.forwarded) < 100
 
     asyncio.run(main())
 
