@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import datetime
 from typing import Any
 
@@ -33,16 +33,24 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class _Enabled:
-    """One enabled device. Opens itself with the first entry, and again some time after it could not be opened."""
+    """One enabled device. Opens itself with the first entry, and again some time after it could not be opened. after:
+    closings under way, of which one may hold what this device is to open."""
 
     def __init__(
-        self, path: str, device: Device, kind: AuditDeviceType | None, mac: Callable[[bytes], str], node_id: str
+        self,
+        path: str,
+        device: Device,
+        kind: AuditDeviceType | None,
+        mac: Callable[[bytes], str],
+        node_id: str,
+        after: Set[asyncio.Task[None]] = frozenset(),
     ) -> None:
         self._path = path
         self.device = device
         self._kind = kind
         self._mac = mac
         self._node_id = node_id
+        self._after = set(after)
         self._opening = asyncio.Lock()
         self._sink: AuditSink | None = None
         self._again_at = 0.0
@@ -60,6 +68,9 @@ class _Enabled:
         async with self._opening:
             if self._sink is not None:
                 return self._sink
+            if self._after:
+                await asyncio.wait(self._after)
+                self._after.clear()
             now = asyncio.get_running_loop().time()
             if self._closed or self._kind is None or now < self._again_at:
                 raise AuditFailed("the audit device is not open")
@@ -105,25 +116,25 @@ class AuditDevices:
         record = await txn.get(TABLE_PATH)
         if record != self._record:
             mac = chain_mac(chain_key(await txn.view(AUDIT_PREFIX).get("key")))
-            self._adopt(record, mac)
+            # One that read the table before it changed is evaluated again, and must not bring back the old table.
+            if await txn.unchanged():
+                self._adopt(record, mac)
         return self._broker
 
     def _adopt(self, record: bytes | None, mac: Callable[[bytes], str]) -> None:
         wanted = decode(record)
         before = self._enabled
+        kept = {path: enabled for path, enabled in before.items() if enabled.device == wanted.get(path)}
+        self._close_later(self._broker, [enabled for path, enabled in before.items() if path not in kept])
         self._enabled = {
-            path: before[path]
-            if path in before and before[path].device == device
-            else _Enabled(path, device, self.types.get(device.type), mac, self._node_id)
+            path: kept.get(path)
+            or _Enabled(path, device, self.types.get(device.type), mac, self._node_id, after=self._closing)
             for path, device in wanted.items()
         }
-        kept = set(self._enabled.values())
         self._record = record
-        broker, self._broker = (
-            self._broker,
-            AuditBroker(tuple(self._enabled.values()), on_failure=self._on_failure, on_outage=self._on_outage),
+        self._broker = AuditBroker(
+            tuple(self._enabled.values()), on_failure=self._on_failure, on_outage=self._on_outage
         )
-        self._close_later(broker, [device for device in before.values() if device not in kept])
 
     async def test(self, path: str, device: Device, mac: Callable[[bytes], str]) -> None:
         """Open a device on this node and have it take an entry, before it is enabled. Raises FailedPrecondition

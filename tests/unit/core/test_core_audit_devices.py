@@ -208,3 +208,35 @@ def test_a_damaged_table_stops_the_node() -> None:
             await node.ask("read", "sys/mounts")
 
     asyncio.run(main())
+
+
+def test_a_transaction_from_before_the_enabling_does_not_bring_back_the_time_without(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+
+    async def main() -> None:
+        node, devices = await a_node()
+        stale = Transaction(node.consensus, node.barrier)
+        await stale.get(TABLE_PATH)
+        await node.ask("update", "sys/audit/file", {"options": {"file_path": str(path)}})
+        await node.ask("read", "sys/mounts")
+        assert (await devices.current(stale)).active
+        await node.ask("read", "sys/mounts")  # by the same open device
+        await devices.close()
+
+    asyncio.run(main())
+    assert [kind for kind, _ in kinds(path)] == ["event", "request", "response", "request", "response"]
+
+
+def test_a_device_that_is_enabled_again_waits_until_its_file_is_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+
+    async def main() -> None:
+        node, devices = await a_node()
+        await node.ask("update", "sys/audit/file", {"options": {"file_path": str(path)}})
+        await node.ask("read", "sys/mounts")
+        devices.sealed("for a moment")
+        await node.ask("read", "sys/mounts")  # the node is unsealed again before the last entry is written
+        await devices.close()
+
+    asyncio.run(main())
+    assert [kind for kind, _ in kinds(path)] == ["event", "request", "response", "event", "request", "response"]
