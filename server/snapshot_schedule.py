@@ -106,6 +106,7 @@ class SnapshotSchedule:
     # When
 
     async def _run(self) -> None:
+        await self._work(self._empty_folder)  # a crash in the middle of one leaves copies of the state
         leads = False
         while True:
             await asyncio.sleep(LOOK_S)
