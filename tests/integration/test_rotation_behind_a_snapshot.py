@@ -7,6 +7,7 @@ import pytest
 import yaml
 from support.partition import partitionable_cluster
 from support.running import Running, eventually
+from support.trimmed import last_index, trimmed_beyond
 
 from holdfast.client import errors
 
@@ -35,12 +36,19 @@ def test_a_node_that_missed_rotations_reads_what_they_encrypted() -> None:
             with running.client(away.api_address) as aside:
                 eventually(lambda: aside.kv.get("hot").data == {"value": -1}, "the node has the first version")
             before = away.log_file.read_text().count("snapshot_installed")
+            has = last_index(running, away)
             partition.isolate([away])
             for number in range(WRITES):
                 client.kv.put("hot" if number % 2 else f"cold/{number}", {"value": number})
                 if number % 200 == 100:
                     client.keys.rotate()
             term = client.keys.status().term
+
+            def trimmed() -> bool:
+                client.kv.put("more", {"value": 0})
+                return trimmed_beyond(running, has)
+
+            eventually(trimmed, "the log is trimmed although a member is cut off")
         assert term == 5
 
         wrong: list[Exception] = []
@@ -57,19 +65,21 @@ def test_a_node_that_missed_rotations_reads_what_they_encrypted() -> None:
                     except errors.HoldfastError as problem:
                         wrong.append(problem)
 
-        readers = [threading.Thread(target=read) for _ in range(3)]
+        readers = [threading.Thread(target=read, daemon=True) for _ in range(3)]
         for reader in readers:
             reader.start()
-        partition.heal()
-        assert caught_up.wait(60)
-        with running.client(away.api_address) as client:
-            got = eventually(lambda: client.kv.get("hot").data, "the node that was away serves linearizable reads")
-            assert got == {"value": WRITES - 1}
-            for number in range(0, WRITES, 50):
-                assert client.kv.get(f"cold/{number}").data == {"value": number}
-        assert away.log_file.read_text().count("snapshot_installed") > before
-        stop.set()
-        for reader in readers:
-            reader.join(30)
+        try:
+            partition.heal()
+            assert caught_up.wait(60)
+            with running.client(away.api_address) as client:
+                got = eventually(lambda: client.kv.get("hot").data, "the node that was away serves linearizable reads")
+                assert got == {"value": WRITES - 1}
+                for number in range(0, WRITES, 50):
+                    assert client.kv.get(f"cold/{number}").data == {"value": number}
+            assert away.log_file.read_text().count("snapshot_installed") > before
+        finally:
+            stop.set()
+            for reader in readers:
+                reader.join(30)
         assert not wrong
         assert away.running
