@@ -129,7 +129,7 @@ def test_whoever_is_killed_while_the_state_is_replaced_it_is_the_old_or_the_new_
             except errors.HoldfastError as error:
                 outcome.append(error)
 
-    restoring = threading.Thread(target=restore)
+    restoring = threading.Thread(target=restore, daemon=True)
     restoring.start()
     watched = victims[0]
     eventually(lambda: list(watched.data_dir.glob("state.staged")) or not restoring.is_alive(), "it is being prepared")
@@ -188,7 +188,7 @@ def test_writes_that_begin_after_a_restore_under_load_are_never_lost(running: Ru
                     continue
                 acknowledged.append((began, path))
 
-    writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    writers = [threading.Thread(target=write, args=(n,), daemon=True) for n in range(4)]
     for thread in writers:
         thread.start()
     eventually(lambda: len(acknowledged) > 50, "writes are acknowledged")
