@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -10,7 +10,7 @@ from holdfast.cluster.raft.journal import Journal
 from holdfast.cluster.raft.leadership import Leadership
 from holdfast.cluster.raft.membership import Configuration
 from holdfast.cluster.raft.timing import Timing
-from holdfast.proto.errors import Conflict, HoldfastError
+from holdfast.proto.errors import Conflict, FailedPrecondition, HoldfastError
 
 OnChangeDone = Callable[[int | HoldfastError], None]
 """Told the index of a membership change or a restore once it is applied, or why it failed."""
@@ -34,10 +34,12 @@ class MemberChanges:
     def begin(
         self, leadership: Leadership, change: Callable[[Configuration], Configuration], on_done: OnChangeDone
     ) -> None:
-        """Append a change at once. Raises Conflict, or what `change` raises."""
+        """Append a change at once. Raises Conflict, FailedPrecondition when the voters that are left could not do with
+        one another, or what `change` raises."""
         configuration = change(self._journal.configurations.current)
         if not self._settled(leadership):
             raise Conflict("another membership change is under way, or the leader is new; try again in a moment")
+        _check_left(leadership, self._journal.configurations.voters, configuration.voters)
         self._waiting[self._append(configuration)] = on_done
 
     def promote_learners(self, leadership: Leadership, now_s: float, *, may_vote: Callable[[str], bool]) -> None:
@@ -78,3 +80,16 @@ class MemberChanges:
         waiting, self._waiting = self._waiting, {}
         for on_done in waiting.values():
             on_done(error())
+
+
+def _check_left(leadership: Leadership, before: Sequence[str], left: Sequence[str]) -> None:
+    """Raise FailedPrecondition when a voter is to go and the rest would need, for a majority, voters that this leader has
+    not reached in its term. Were they new disks, which give no vote, and the leader lost before it reached them, nobody
+    could be elected any more: the majority of before is gone, and that of after has never been."""
+    unreached = leadership.unreached(left)
+    if set(before) <= set(left) or 2 * (len(left) - len(unreached)) > len(left):
+        return
+    raise FailedPrecondition(
+        f"the voters left would need {', '.join(unreached)}, which the leader has not reached yet: start them and wait"
+        " until they have caught up (see the list of peers), or remove them first"
+    )

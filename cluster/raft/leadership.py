@@ -5,7 +5,7 @@ under way. Made when a term is won and dropped when it ends, so that nothing of 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -94,6 +94,14 @@ class Leadership:
             for node_id in self._journal.configurations.voters
         ]
         return reached_by_majority(values)
+
+    def unreached(self, node_ids: Iterable[str]) -> list[str]:
+        """Those that are not known to hold an entry of this term. A new disk gives no vote before it does."""
+        return [
+            node_id
+            for node_id in node_ids
+            if node_id != self._self_id and self.progress[node_id].match < self.noop_index
+        ]
 
     def committable(self) -> int:
         """The highest index that a majority holds durably, this node included only as far as it has synced. Only an

@@ -9,6 +9,14 @@ _MAJORITY = (
 
 MUTANTS = (
     Mutant(
+        "removal_that_leaves_the_unreached",
+        "the voters left cannot elect a leader: one of them has a new disk, which gives no vote",
+        raft("changes"),
+        "        _check_left(leadership, self._journal.configurations.voters, configuration.voters)\n",
+        "",
+        (safety("no_voter_goes_when_the_rest_would_need_one_that_was_not_reached"),),
+    ),
+    Mutant(
         "two_changes_at_once",
         "two changes that are not committed make majorities that do not overlap",
         raft("changes"),

@@ -302,6 +302,7 @@ def test_a_leader_that_removes_itself_tells_so_when_its_own_disk_is_the_slow_one
     node.sync()
     node.become_leader()
     node.acknowledge("b")
+    node.acknowledge("c")
     node.sync()
     node.tick()
     results: list[object] = []

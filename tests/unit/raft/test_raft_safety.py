@@ -21,7 +21,7 @@ from holdfast.cluster.raft.messages import (
     VoteReply,
     encode,
 )
-from holdfast.proto.errors import Conflict, Corruption, Diverged, NotLeader, OutcomeUnknown
+from holdfast.proto.errors import Conflict, Corruption, Diverged, FailedPrecondition, NotLeader, OutcomeUnknown
 
 BATCHES = [put(b"k%d" % n, b"v%d" % n) for n in range(6)]
 
@@ -799,6 +799,18 @@ def test_the_terms_no_op_guards_membership_even_when_the_change_before_is_commit
     assert node.machine.log.configurations.index <= node.machine.commit
     error = raises(lambda: node.machine.change_members(lambda c: c.without("c"), lambda _: None))
     assert isinstance(error, Conflict)
+
+
+def test_no_voter_goes_when_the_rest_would_need_one_that_was_not_reached() -> None:
+    node = Alone()
+    node.become_leader()
+    node.acknowledge("b")  # and not c, whose disk may be a new one
+    for gone in ("a", "b"):
+        error = raises(lambda gone=gone: node.machine.change_members(lambda c: c.without(gone), lambda _: None))
+        assert isinstance(error, FailedPrecondition)
+        assert "need c," in str(error)
+    assert node.machine.log.configurations.voters == ("a", "b", "c")
+    node.machine.change_members(lambda c: c.without("c"), lambda _: None)  # the others can do without
 
 
 def test_no_learner_is_promoted_while_another_change_is_not_committed() -> None:
