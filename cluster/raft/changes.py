@@ -83,9 +83,9 @@ class MemberChanges:
 
 
 def _check_left(leadership: Leadership, before: Sequence[str], left: Sequence[str]) -> None:
-    """Raise FailedPrecondition when a voter is to go and the rest would need, for a majority, voters that this leader has
-    not reached in its term. Were they new disks, which give no vote, and the leader lost before it reached them, nobody
-    could be elected any more: the majority of before is gone, and that of after has never been."""
+    """Raise FailedPrecondition when a voter is to go and the rest would need, for a majority, voters that this leader
+    has not reached in its term. Were they new disks, which give no vote, and the leader lost before it reached them,
+    nobody could be elected any more: the majority of before is gone, and that of after has never been."""
     unreached = leadership.unreached(left)
     if set(before) <= set(left) or 2 * (len(left) - len(unreached)) > len(left):
         return
